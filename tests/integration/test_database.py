@@ -915,6 +915,34 @@ def test_rights_that_are_missing_are_a_refused_identity(on_postgres: Database, s
     stranger.close()
 
 
+@pytest.mark.parametrize(("granted", "takes_writes"), [("SELECT, INSERT, UPDATE", True), ("SELECT, UPDATE", False)])
+def test_a_probe_needs_no_right_that_no_sign_in_needs(
+    on_postgres: Database, sick_postgres: Postgres, granted: str, takes_writes: bool
+) -> None:
+    """A user that may not delete signs users in, so it is no outage; one that may not insert does not. Nothing is left
+    of a probe."""
+    tables = "langpont_sessions, langpont_users"
+    with on_postgres.engine.begin() as connection:
+        connection.exec_driver_sql("DROP ROLE IF EXISTS clerk")
+        connection.exec_driver_sql("CREATE ROLE clerk LOGIN PASSWORD 'sesame'")
+        connection.exec_driver_sql(f"GRANT {granted} ON {tables} TO clerk")
+    url = sa.make_url(sick_postgres.url).set(username="clerk", password="sesame")
+    clerk = Database(make_engine(url.render_as_string(hide_password=False), LONG), timeout=LONG)
+    try:
+        with nullcontext() if takes_writes else pytest.raises(StoreError, match="InsufficientPrivilege"):
+            clerk.probe(LONG)
+        if takes_writes:
+            assert create(clerk, "new") is not None
+            on_postgres.kill("new")
+    finally:
+        clerk.close()
+        with on_postgres.engine.begin() as connection:
+            left = connection.exec_driver_sql("SELECT count(*) FROM langpont_sessions WHERE digest LIKE '@%%'").scalar()
+            connection.exec_driver_sql("DROP OWNED BY clerk")
+            connection.exec_driver_sql("DROP ROLE clerk")
+    assert left == 0
+
+
 # -- what no caller waits for any more --------------------------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -43,6 +44,10 @@ T = TypeVar("T")
 _PART_SECONDS = 2.0
 """The seconds that a part of a list may take. It is read through an index, in milliseconds; its caller probes nothing
 meanwhile."""
+
+
+class _TakenBack(Exception):
+    """Ends a transaction of which nothing is to stay."""
 
 
 class Database:
@@ -461,23 +466,41 @@ class Database:
 
     def probe(self, timeout: float) -> None:
         """Find out whether the database takes writes, by one real commit in both tables that leaves nothing behind.
+        Where the user may not delete, which no sign-in needs, the rows are taken back before the commit.
 
         :raises StoreError: it does not; also at once while an earlier probe still hangs.
         """
+        may_insert = False
+
+        def insert(connection: Connection) -> str:
+            name = f"@probe-{secrets.token_hex(8)}"  # a name of its own: probes of many hosts never meet at one row
+            connection.execute(sql.FIRST_EPOCH, {"user": name})
+            row = {"key": name, "user": None, "fields": "{}", "idle_ms": 0, "absolute_ms": 0}
+            connection.execute(sql.INSERT, row)
+            return name
 
         def commit() -> None:
-            name = f"@probe-{secrets.token_hex(8)}"  # a name of its own: probes of many hosts never meet at one row
-            row = {"key": name, "user": None, "fields": "{}", "idle_ms": 0, "absolute_ms": 0}
+            nonlocal may_insert
             with self.connections.writing() as connection:
-                connection.execute(sql.FIRST_EPOCH, {"user": name})
-                connection.execute(sql.INSERT, row)
+                name = insert(connection)
+                may_insert = True
                 connection.execute(sql.DELETE, {"digests": [name]})
                 connection.execute(sql.FORGET_USER, {"user": name})
+
+        def take_back() -> None:
+            with suppress(_TakenBack), self.connections.writing() as connection:
+                insert(connection)
+                raise _TakenBack
 
         # Requests come back only after a probe, so that they never meet an old connection.
         self.calls.distrust_if_ill()
         began = time.monotonic()
-        self.calls.probe(commit, timeout, writing=True)
+        try:
+            self.calls.probe(commit, timeout, writing=True)
+        except StoreError as error:
+            if not (may_insert and error.error_class is ErrorClass.IDENTITY_REFUSED):
+                raise
+            self.calls.probe(take_back, timeout, writing=True)
         # A commit that was asked for later is done, answer included: no call need wait for the answers to earlier ones.
         self.calls.cut_off(began)
 
