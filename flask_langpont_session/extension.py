@@ -414,7 +414,7 @@ def arrange(app: Flask) -> State:
 
 def _offer_commands(app: Flask) -> None:
     """``flask`` finds them by the entry point, as far as the application is started by it: its test runner is not."""
-    from .ops.cli.commands import langpont  # knows this module
+    from .cli import langpont  # of which only commands have a use
 
     app.cli.commands.setdefault("langpont", langpont)
 

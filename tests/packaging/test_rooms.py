@@ -59,9 +59,9 @@ everything, and no folder imports them."""
 MAY_IMPORT_ALL = {"ops/cli"}
 """Folders that count as top-level modules."""
 
-DOORS = {"build", "cli", "extension", "status"}
-"""Top-level modules that import the operators' wing, ``ops/``. All but ``status`` and ``cli``, which are imported late
-themselves, do so inside of functions."""
+DOORS = {"build", "cli", "status"}
+"""Top-level modules that import the operators' wing, ``ops/``. All but ``status``, which is imported late itself, do so
+inside of functions."""
 
 LATE: dict[str, set[str]] = {
     "config": {"aws", "stores/codec"},
@@ -154,7 +154,7 @@ def test_the_operators_wing_has_few_doors() -> None:
     made = [one for path in PACKAGE.glob("*.py") for one in imports_of(path.stem, path.read_text())]
     found = [one for one in made if one.imported.startswith("ops.")]
     assert {one.importer for one in found} == DOORS
-    assert {one.importer for one in found if not one.late} == {"cli", "status"}
+    assert {one.importer for one in found if not one.late} == {"status"}
 
 
 def test_what_may_be_imported_is() -> None:
@@ -232,8 +232,8 @@ flask_langpont_session.LangPontSession  # which every worker's master imports, a
 show("sqlalchemy", "redis", "flask_langpont_session.stores", "flask_langpont_session.recovery")
 folders = ("aws", "ops.alerts", "ops.drill", "stores.codec.cipher", "stores.codec.sealing")
 late = ("boto3", "botocore", "cryptography.hazmat", *(f"flask_langpont_session.{folder}" for folder in folders))
-more = ("flask_langpont_session.ops.exporters", "flask_langpont_session.adoption", "prometheus_client",
-        "flask_langpont_session.ops.status_page", "flask_langpont_session.status", "ua_parser")
+more = ("flask_langpont_session.ops", "flask_langpont_session.adoption", "prometheus_client",
+        "flask_langpont_session.status", "ua_parser")
 serve()
 show(*late, *more)
 serve(METRICS=["prometheus"])
@@ -242,8 +242,8 @@ show(*late)
 
 
 def test_what_no_setting_asks_for_is_not_imported(tmp_path: Path) -> None:
-    """The stores and their drivers come with the first application. One on Redis and SQLite serves without AWS, alerts,
-    exporters, drills, adoption; metrics alone bring no AWS."""
+    """The stores and their drivers come with the first application. One on Redis and SQLite serves without AWS,
+    adoption and the operators' wing; metrics alone bring no AWS."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", PLAIN, str(tmp_path)], capture_output=True, text=True, timeout=60
     )

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import click
-from flask.cli import AppGroup, with_appcontext
+from flask.cli import with_appcontext
 
 from ...build import State
+from ...cli import langpont as langpont
 from ...config.checks import SEVERITIES
 from ...config.explanations import key_lines, table_lines
-from ...extension import NotSetUp, state_of
+from ...extension import state_of
 from ...policy.causes import cause_of
 from ...policy.errors import ErrorClass, StoreError, role_of
 from ...policy.health import DATABASE, PRIMARY
@@ -32,18 +33,6 @@ from .sessions import sessions
 from .watch import watch
 from .words import PATIENCE, age_of, counted, waiting_as_json, what_waits
 
-
-class _Commands(AppGroup):
-    """The group of commands. An application that is not set up is told in a line, without a traceback."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except NotSetUp as error:
-            raise click.ClickException(str(error)) from None
-
-
-langpont = _Commands("langpont", help="Sessions by category: tables, stores, decisions.")
 for command in (doctor, drill, iam_token, purge, sessions, watch):
     langpont.add_command(command)
 
