@@ -468,7 +468,7 @@ def test_workers_publish_what_is_left_at_sigterm(moto: str, primary: Valkey, tmp
 COUNTING = """
     import sys
     from pathlib import Path
-    from flask_langpont_session.metrics import cloudwatch
+    from flask_langpont_session.ops.exporters import cloudwatch
     from flask_langpont_session.ops.exporters.figures import figures
     from flask_langpont_session.ops.exporters.publisher import Publisher
     from flask_langpont_session.metrics.recorder import Reader, Recorder
