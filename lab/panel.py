@@ -20,8 +20,14 @@ from lab.texts import CHARTS, FEATURES, LEGENDS, LEVELS, NOW, PANEL, STATES
 
 lab = Blueprint("lab", __name__, url_prefix="/lab", template_folder="templates", static_folder="static")
 
-SPAN = 600.0
+SPAN = 120.0
 """Seconds that the charts show."""
+
+SHOWN = (
+    *("authentication", "translation_state", "usage_tracking", "language_preference", "ui_settings", "flash_messages"),
+    "csrf_protection",
+)
+"""Features of which the example application has keys."""
 
 
 @lab.app_context_processor
@@ -103,6 +109,8 @@ def _features(lang: str) -> Iterator[dict[str, Any]]:
     """Yield for each feature what the visitor has of it now."""
     texts = NOW[lang]
     for row in live().explain():
+        if row.feature not in SHOWN:
+            continue
         if row.source == "request":
             now = texts["request"]
         elif row.category == "auth" and row.behaviour in ("primary", "database_fallback") and not logins():
