@@ -1,4 +1,4 @@
-"""Tables that the site of the docs makes from the code: events of the log, checks of the doctor, metrics."""
+"""Tables that the site of the docs makes from the code: events, checks, alerts, metrics."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from flask import Flask
+
 import flask_langpont_session
+from flask_langpont_session.config.explanations import table_lines
+from flask_langpont_session.config.settings import load_settings
+from flask_langpont_session.ops.alerts.table import ALERTS
 from flask_langpont_session.ops.diagnosis.table import CHECKS
 from flask_langpont_session.ops.exporters import catalogue
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
@@ -98,6 +103,22 @@ def doctor_checks() -> str:
     lines = ["| check | looks at | why it matters |", "| --- | --- | --- |"]
     lines += [f"| `{check.name}` | {check.looks_at} | {check.why} |" for check in CHECKS]
     return "\n".join(lines) + "\n"
+
+
+def application_table() -> str:
+    """Return the decision table of the preset ``application``."""
+    app = Flask("application")
+    app.config.update(TESTING=True, SECRET_KEY="x" * 32, LANGPONT_SESSION_PRESET="application")
+    return "\n".join(table_lines(load_settings(app))) + "\n"
+
+
+def alerts() -> str:
+    """Return the table of alerts: how bad each is, and when it is sent."""
+    rows = [
+        [f"`{one.name}`", one.severity, one.condition, "at once" if one.happens_once else f"{one.fires_after:g} s"]
+        for one in ALERTS
+    ]
+    return _table(["alert", "severity", "active when", "for"], rows)
 
 
 def cloudwatch() -> str:

@@ -18,6 +18,7 @@ from playwright.sync_api import Browser, sync_playwright
 import flask_langpont_session
 from flask_langpont_session import events
 from flask_langpont_session.cli import langpont
+from flask_langpont_session.ops.alerts.table import ALERTS
 from flask_langpont_session.ops.diagnosis.table import CHECKS
 from flask_langpont_session.ops.exporters import catalogue
 from tests.support.programs import path_of_chromium
@@ -144,6 +145,7 @@ def test_the_reference_has_every_public_name(site: Path, pages: Mapping[Path, Ht
     ("page", "names"),
     [
         ("operations", {line.event for line in tables.all_lines()} | {check.name for check in CHECKS}),
+        ("alerts", {alert.name for alert in ALERTS}),
         ("metrics", {metric.name for metric in catalogue.ALL}),
     ],
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -337,21 +336,3 @@ def test_names_hold_no_numbers_and_every_severity_is_used() -> None:
     for alert in ALERTS:
         assert not any(character.isdigit() for character in alert.name + alert.title)
         assert (alert.fires_after == 0) == alert.happens_once
-
-
-BEGIN, END = "<!-- alerts: begin -->\n", "<!-- alerts: end -->\n"
-
-
-def alert_lines() -> list[str]:
-    """The table as Markdown, one line each."""
-    rows = [["alert", "severity", "active when", "for", "what users see", "what to do"], ["---"] * 6]
-    for alert in ALERTS:
-        after = "at once" if alert.happens_once else f"{alert.fires_after:g} s"
-        rows.append([f"`{alert.name}`", alert.severity, alert.condition, after, alert.users_see, alert.to_do])
-    return [f"| {' | '.join(row)} |" for row in rows]
-
-
-def test_the_documented_table_is_the_code() -> None:
-    """The docs' table is generated: paste the lines of ``alert_lines()`` when this fails."""
-    docs = (Path(__file__).parents[4] / "docs" / "alerts.md").read_text(encoding="utf-8")
-    assert docs.partition(BEGIN)[2].partition(END)[0].strip() == "\n".join(alert_lines())
