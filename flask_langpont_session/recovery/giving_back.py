@@ -410,11 +410,16 @@ class GivingBack:
         return bool(mark) and not is_noted and any(word.get(_name(*place), mark) != mark for word in words)
 
     def holds(self, reach: Reach) -> bool:
-        """Return whether changes of sessions have to wait, because something is to be given back before them. Changes
-        of users' sessions wait for the database in any case."""
+        """Return whether changes of all sessions have to wait, because something is to be given back before them. While
+        the database does not answer, those of users wait alone, see :meth:`holds_session`."""
         self.go_on()
         lacks = list(self._backend.lacks)
         return any(shard in reach.shards and (reach.database or kind == ANONYMOUS) for shard, kind in lacks)
+
+    def holds_session(self, digest: str, kind: str) -> bool:
+        """Return whether changes of one session have to wait: its shard may lack sessions of its kind. That another
+        worker has brought a user's sign-in there says nothing of the data."""
+        return (self._backend.health.locate(digest), kind) in self._backend.lacks
 
     def holds_now(self, reach: Reach) -> bool:
         """Return whether changes that were read from the journal just now have to wait, after a look whether a shard

@@ -165,7 +165,8 @@ class Merges(Step):
         try:
             if self._giving_back.holds_now(reach):
                 return False
-            return bool(self._merge(entries, reach))
+            groups = [group for group in entries if not self._giving_back.holds_session(group[0].digest, group[0].kind)]
+            return bool(groups and self._merge(groups, reach))
         except StoreError:
             self._pages.begin()  # what comes after them must not be merged before them
             raise
@@ -387,9 +388,10 @@ class Carries(Step):
     def send(self, entries: Sequence[Carry], reach: Reach) -> bool:
         """Bring what sessions had under former ids to the present ones, where nothing is there, and return whether any
         is done."""
-        wanted = [(entry.origin, name) for entry in entries for name in entry.categories]
         if self._giving_back.holds_now(reach):
             return False
+        entries = [entry for entry in entries if not self._giving_back.holds_session(entry.digest, entry.kind)]
+        wanted = [(entry.origin, name) for entry in entries for name in entry.categories]
         copies = dict(zip(wanted, self._redis.copies(wanted, timeout=steps.TIMEOUT), strict=True))
         if any(self._is_less(*place, copy) for place, copy in copies.items()) and self._giving_back.holds_now(reach):
             return False

@@ -454,6 +454,7 @@ def _gives_back_as_whole(*parts: Any) -> records.Restore:
 
 def _holds_nothing(self: giving_back.GivingBack, *arguments: Any) -> bool:
     self.go_on()
+    self.holds_session = lambda *arguments: False  # type: ignore[method-assign]
     return False
 
 
@@ -555,6 +556,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("copies are as old as their confirmation", memory.Memory, "_copy", _however_old),
     Ablation("shared copies are as old as their confirmation", journal, "read_overlay", _shared_however_old),
     Ablation("the worker that merged something keeps it", merges.MergedCopies, "refresh", _keeps_nothing),
+    Ablation("each kind of sessions is given back", giving_back.GivingBack, "holds_session", lambda *arguments: False),
     Ablation("what was merged is there still", merges.MergedCopies, "refresh", _takes_less),
     Ablation(
         "a wipe is later than what its host has seen", journal_writer.JournalWriter, "_as_of", _by_the_clock_alone

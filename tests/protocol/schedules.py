@@ -118,6 +118,39 @@ _LOST_RIGHT_AFTER_A_MERGE = """
 
 KEPT = (
     _kept(
+        "each kind of sessions is given back",
+        "I25",
+        """
+        sign_in w0 alice s0
+        append w0 s0
+        add w0 s0
+        tick all
+        cut w0 D
+        pass 3000
+        tick w0
+        flush
+        tick w0                 # it gives no user back, as the database does not answer
+        add w0 s0
+        b: tick w0
+        step b
+        step b
+        step b
+        step b
+        step b
+        step b
+        step b
+        read w1 s0              # which brings the sign-in to Redis
+        finish b
+        pass 1000
+        tick w0
+        pass 1000
+        tick all
+        join_all
+        rest
+        kept s0
+        """,
+    ),
+    _kept(
         "what was merged is there still",
         "I25",
         _LOST_RIGHT_AFTER_A_MERGE.format(first="visit w0", change="append", steps="step b\n" * 11),
