@@ -173,6 +173,15 @@ def may_be_later(meta: bytes, name: str, version: int) -> bool:
         return True  # damaged: nothing is known of it
 
 
+def is_written_by(mark: bytes, name: str, doubts: str) -> bool:
+    """Return whether a field was written last by one of some writes, as far as the description of its record says.
+
+    :param doubts: their ids, each with a blank behind it.
+    """
+    _, is_noted, note = mark[_META:].partition(b"\1%b\1" % name.encode().replace(b"\1", b"\2"))
+    return bool(is_noted) and note[:7] in doubts.encode().split()
+
+
 def rewritten(digest: str, base: CategoryCopy, change: CategoryChange, version: Change) -> CategoryCopy:
     """Return what the record of a category is after a write, with its mark; :data:`NOT_THERE`: that is not known.
 

@@ -556,6 +556,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("copies are as old as their confirmation", memory.Memory, "_copy", _however_old),
     Ablation("shared copies are as old as their confirmation", journal, "read_overlay", _shared_however_old),
     Ablation("the worker that merged something keeps it", merges.MergedCopies, "refresh", _keeps_nothing),
+    Ablation("what waits was made from its own merge", entries, "is_written_by", lambda *arguments: False),
     Ablation("each kind of sessions is given back", giving_back.GivingBack, "holds_session", lambda *arguments: False),
     Ablation("what was merged is there still", merges.MergedCopies, "refresh", _takes_less),
     Ablation(

@@ -118,6 +118,44 @@ _LOST_RIGHT_AFTER_A_MERGE = """
 
 KEPT = (
     _kept(
+        "what waits was made from its own merge",
+        "I25",
+        """
+        sign_in w0 alice s0
+        append w0 s0
+        tick all
+        cut h0 A
+        pass 3000
+        tick all
+        append w0 s0            # it waits in the journal
+        join_all
+        pass 1000
+        tick w0
+        pass 1000
+        b: tick w0
+        step b
+        step b
+        step b
+        step b
+        step b
+        step b
+        step b
+        step b
+        step b
+        step b
+        step b
+        give_up b               # it is merged, and the answer is lost
+        finish b
+        append w0 s0            # made from it, and waits in its place
+        cut h0 A
+        regenerate w0 s0
+        flush                   # what is brought to the new id is the host's copy, which names no writes
+        join_all
+        rest
+        kept s0
+        """,
+    ),
+    _kept(
         "each kind of sessions is given back",
         "I25",
         """

@@ -42,6 +42,7 @@ LOAD_BEARING = {
     "what no worker has any more is counted", "what was not given back is counted",
     "what was seen is there", "a loss is looked for before a merge",
     "a wipe of what was given back", "what was wiped is not shown", "a wipe is later than what its host has seen",
+    "what waits was made from its own merge",
     "what was merged is there still", "each kind of sessions is given back",
     "what other workers know goes along", "what is lost on the way to another id is counted",
     "the additions of a copy go along",

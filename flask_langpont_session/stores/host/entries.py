@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ...policy.changes import Basis, Operation
-from ...policy.copies import CategoryCopy, RecordRef, SharedCopy, may_be_later
+from ...policy.copies import CategoryCopy, RecordRef, SharedCopy, is_written_by, may_be_later
 from ...policy.errors import ErrorClass, StoreError
 from ...policy.ids import ANONYMOUS
 from ...policy.servers import ServerRecord
@@ -396,7 +396,8 @@ def put_copy(
         if basis == Basis.UNSEEN:
             has_lost = now not in (None, value) and not is_outdated
         else:
-            has_lost = now not in (base, value)
+            # What Redis has may be this very value as it was before, by a merge whose answer was lost.
+            has_lost = now not in (base, value) and not is_written_by(copy.mark, name, doubts)
             if has_lost and copy.mark:  # what Redis was given back may be older than what the value was made from
                 has_lost = may_be_later(copy.mark, name, moment)
             elif not has_lost:
