@@ -374,8 +374,8 @@ def test_an_old_session_is_taken_over_once(database: Database) -> None:
 
 
 def test_what_is_over_is_not_taken_over(database: Database) -> None:
-    """Neither an old session that ended, for as long as it could have come, nor one of a user who was logged out
-    everywhere, by the epoch or by the time alone. Other users' are."""
+    """The database refuses to adopt an old session that has ended, until its cookie would have expired, and all old
+    sessions of a user that began before that user was signed out everywhere. It adopts those of other users."""
     for note in ("ended", "ended"):
         database.note_adopted(note, HOUR)
     database.note_adopted("ended long ago", 1)
