@@ -177,7 +177,7 @@ def import_depth() -> Figure:
 
 
 def _imports(module: str, tree: ast.Module) -> Iterator[str]:
-    is_package = (PACKAGE / module.replace(".", "/")).is_dir()
+    is_package = (PACKAGE / module.replace(".", "/") / "__init__.py").is_file()
     for node in tree.body:
         if not isinstance(node, ast.ImportFrom):
             continue
