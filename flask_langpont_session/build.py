@@ -45,8 +45,8 @@ from .stores.host.limits import BYTES_OF_AN_ENTRY, JournalLimits
 from .stores.host.register import Register
 from .stores.memory.ended import Ended
 from .stores.memory.memory import Memory
-from .stores.redis import cluster, connections, sentinel
-from .stores.redis.cluster import ClusterStore, ShardEndpoint
+from .stores.redis import connections, routed
+from .stores.redis.cluster import ClusterStore, ShardEndpoint, ShardRoute
 from .stores.redis.connections import Pool
 from .stores.redis.dns import DnsCache
 from .stores.redis.endpoint import Endpoint
@@ -54,6 +54,7 @@ from .stores.redis.link import Link
 from .stores.redis.link import Reports as LinkReports
 from .stores.redis.near import NearCache
 from .stores.redis.nodes import Nodes
+from .stores.redis.sentinel import route_to
 from .stores.redis.sentinel_watch import SentinelWatch, watch_over
 from .stores.redis.server_identity import ServerIdentity
 from .stores.redis.slots import SINGLE, Address, name_of
@@ -494,7 +495,7 @@ def _directory(settings: Settings, cloud: Cloud | None) -> ClusterTopology | Non
 
     def connect(address: Address, timeout: float) -> Any:
         waits = _waits(settings, lambda connection: connection.on_connect(), cloud)
-        source = cluster.make_pool(cluster.Route(lambda: (address,), nodes.tls), waits=waits, options=nodes.options)
+        source = routed.make_pool(routed.Route(lambda: (address,), nodes.tls), waits=waits, options=nodes.options)
         connection = Pool(source, names).new()
         connections.connect(connection, time.monotonic() + timeout)
         connection.deadline.renew(time.monotonic() + timeout)
@@ -554,10 +555,9 @@ class _RedisStores:
         def make(number: int) -> RedisStore:
             name, is_shard = f"{role}{name_of(number)}", number != SINGLE
             identity = self.make_identity(name)
-            introduce = cluster.may_read(identity.introduce) if is_shard and not is_master else identity.introduce
-            pool = cluster.make_pool(
-                cluster.to_shard(directory, number, is_master=is_master),
-                waits=_waits(self.settings, introduce, self.cloud),
+            pool = routed.make_pool(
+                ShardRoute(directory, number, is_master=is_master),
+                waits=_waits(self.settings, identity.introduce, self.cloud),
                 options=directory.nodes.options,
                 **_size(self.settings),
             )
@@ -578,7 +578,6 @@ class _RedisStores:
                 _surprises_of(role, self.recorder),
             ),
             connect_timeout=settings.redis_timeout,
-            leads_there=cluster.leads_there if shard else lambda connection: True,
         )
         change_ids = self.change_ids if settings.near_categories else None
         if role == PRIMARY and change_ids is not None:  # a replica hears of a change later than others do
@@ -679,9 +678,10 @@ def make_pool(
     options, tls_options, size = _credentials(settings, cloud), _tls_options(settings), _size(settings)
     waits = _waits(settings, server_identity.introduce, cloud)
     if kind_of(url) is Kind.SENTINEL:
-        return sentinel.make_pool(
-            read_sentinel(url), is_master=is_master, waits=waits, options=options, tls_options=tls_options, **size
-        )
+        said = read_sentinel(url)
+        route = route_to(said, is_master=is_master, patience=settings.redis_timeout, tls_options=tls_options)
+        options = {**said.options, **(tls_options if said.tls else {}), **options}
+        return routed.make_pool(route, waits=waits, options=options, **size)
     if has_tls(url):
         options |= tls_options
     return BlockingConnectionPool.from_url(for_redis_py(url), protocol=3, **size, **waits, **options)

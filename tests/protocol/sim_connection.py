@@ -151,6 +151,10 @@ class SimConnection:
         """See the package."""
         return self.is_open
 
+    def leads_there(self) -> bool:
+        """See the package."""
+        return True
+
     def _path(self) -> Path:
         return self._way.path_to(self.node) if self.is_open else Path.BROKEN
 

@@ -14,7 +14,6 @@ from operator import attrgetter, itemgetter
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from redis import exceptions as driver
-from redis.connection import BlockingConnectionPool, SSLConnection
 from redis.crc import key_slot
 
 from ...policy.copies import RecordRef
@@ -27,9 +26,10 @@ from .errors import Redirected, translate
 from .link import Link
 from .near import NearCache
 from .records import Answer
+from .routed import Route, RoutedConnection
 from .server_identity import Canary
 from .shards import Shards
-from .slots import Address, tag_of
+from .slots import SINGLE, Address, tag_of
 from .store import RedisStore
 from .topology import ClusterTopology
 
@@ -43,103 +43,33 @@ _PERSISTENT = 1.0
 _COUNTERS = {"MovedError": "cluster_moved", "AskError": "cluster_ask", "TryAgainError": "cluster_try_again"}
 
 
-class Route:
-    """The way to a server, which may be another one at the next connection.
+class ShardRoute(Route):
+    """The way to the primary of a shard, or to one of its replicas.
 
-    :param servers: says which are at its end by now.
-    :param tls: says whether they speak TLS.
+    :param number: of the shard.
     """
 
-    def __init__(self, servers: Callable[[], Sequence[Address]], tls: Callable[[], bool]) -> None:
-        self._servers = servers
-        self._tls = tls
-        # Every worker keeps to one replica, so that the identity is that of one server; the workers spread over them.
-        self._choice = CHANCE.randrange(1 << 16)
+    def __init__(self, directory: ClusterTopology, number: int, *, is_master: bool) -> None:
+        def servers() -> Sequence[Address]:
+            place = directory.map.places.get(number) if directory.map else None
+            if place is None:
+                return ()
+            return (place.primary,) if is_master else place.replicas
 
-    def __call__(self) -> tuple[Address, bool]:
-        """Return the present address of the server, and whether it speaks TLS.
+        super().__init__(servers, directory.nodes.tls)
+        self._sends_to_primary = number != SINGLE and not is_master
 
-        :raises ConnectionError: there is none.
-        """
-        servers = self._servers()
-        if not servers:
-            raise driver.ConnectionError("the cluster has no such server any more")
-        return servers[self._choice % len(servers)], self._tls()
-
-    def leads_to(self, host: str, port: int) -> bool:
-        """Return whether that server is still at an end of this way."""
-        return (host, port) in self._servers()
-
-    def doubt(self) -> None:
-        """Have the next connection try another server, if there is one: the last one could not be used."""
-        self._choice += 1
-
-
-def to_shard(directory: ClusterTopology, number: int, *, is_master: bool) -> Route:
-    """Return the way to the primary of a shard, or to one of its replicas."""
-
-    def servers() -> Sequence[Address]:
-        place = directory.map.places.get(number) if directory.map else None
-        if place is None:
-            return ()
-        return (place.primary,) if is_master else place.replicas
-
-    return Route(servers, directory.nodes.tls)
-
-
-class RoutedConnection(SSLConnection):
-    """A connection that finds its server when it connects, with TLS or without."""
-
-    def __init__(self, *, route: Route, **options: Any) -> None:
-        self._route = route
-        super().__init__(**options)
-
-    def leads_there(self) -> bool:
-        """Return whether the server of this connection is still one that it is to find."""
-        return self._route.leads_to(self.host, self.port)
-
-    def _connect(self) -> Any:
-        (self.host, self.port), tls = self._route()
-        # The host is what the certificate must name. Without TLS, what stands behind the class of TLS connects.
-        return super()._connect() if tls else super(SSLConnection, self)._connect()  # type: ignore[no-untyped-call]
-
-    def connect(self) -> None:
-        try:
-            super().connect()  # type: ignore[no-untyped-call]
-        except (driver.ConnectionError, driver.TimeoutError):
-            self._route.doubt()
-            raise
-
-
-def make_pool(
-    route: Route, *, waits: Mapping[str, Any], options: Mapping[str, Any], **pool_options: Any
-) -> BlockingConnectionPool:
-    """Return a pool whose every new connection goes where its route leads by then.
-
-    :param waits: time-outs, retries and what introduces a connection.
-    :param options: credentials, and what TLS needs.
-    :param pool_options: of the pool itself.
-    """
-    return BlockingConnectionPool(  # type: ignore[no-untyped-call]
-        connection_class=RoutedConnection, route=route, protocol=3, **waits, **options, **pool_options
-    )
-
-
-def may_read(introduce: Callable[[Any], None]) -> Callable[[Any], None]:
-    """Return the same ``redis_connect_func`` for replicas, which else send every reader to their primary."""
-
-    def greet(connection: Any) -> None:
-        introduce(connection)
-        connection.send_command("READONLY")
-        connection.read_response()
-
-    return greet
+    def greeted(self, connection: RoutedConnection) -> None:
+        """Have a replica of a shard answer itself, which else sends every reader to its primary."""
+        if self._sends_to_primary:
+            connection.send_command("READONLY")  # type: ignore[no-untyped-call]
+            connection.read_response()
 
 
 class ShardEndpoint(Endpoint):
     """The server of one shard. Its canary and its probes lie in a slot that the shard has.
 
-    :param link: the way to it, see :func:`leads_there`.
+    :param link: the way to it.
     :param number: of the shard.
     """
 
@@ -184,12 +114,6 @@ class ShardEndpoint(Endpoint):
             if error.error_class is ErrorClass.TOPOLOGY:
                 self._directory.avoid(slot)
             raise
-
-
-def leads_there(connection: Any) -> bool:
-    """Return whether a connection leads to a server of its shard still: one that handed over to another primary lives
-    on, and redirects all that is asked over its connections."""
-    return bool(connection.leads_there())
 
 
 def _of_session(

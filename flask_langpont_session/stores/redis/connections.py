@@ -65,6 +65,10 @@ class Asking:
         """Return whether the connection is open, and nothing came that was not asked for."""
         return self._sock is not None and not self.can_read()  # type: ignore[attr-defined]
 
+    def leads_there(self) -> bool:
+        """Return whether the server of the connection is still one that it is to find."""
+        return True
+
     def _read_reply(self) -> Any:
         # An error reply is returned: the replies behind it must be read before anything is raised.
         try:

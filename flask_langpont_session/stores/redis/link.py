@@ -52,7 +52,6 @@ class Link:
     :param pool: where to connect to and how; any pool of redis-py, also of a ready client or of fakeredis.
     :param server_identity: told of every server that is connected to.
     :param connect_timeout: seconds that a request may wait for a new connection, its greeting included.
-    :param leads_there: asked of each connection whether its server is still one that this leads to.
     :param lag: says what time it is, and how late this process is.
     :ivar connect_timeout: as it was given.
     :ivar on_forget: called without arguments when connections are to be forgotten, for those beside the pool.
@@ -66,7 +65,6 @@ class Link:
         server_identity: ServerIdentity,
         reports: Reports | None = None,
         connect_timeout: float = 0.2,
-        leads_there: Callable[[Any], bool] = lambda connection: True,
         lag: Lag = PROCESS,
     ) -> None:
         self.name = name
@@ -78,7 +76,6 @@ class Link:
             pool, self.names, usable=self.is_usable, made=self._look_at_role, waited=self._reports.waited, lag=lag
         )
         self.connect_timeout = connect_timeout
-        self._leads_there = leads_there
         self._announces = b""
         self._refusal = ""
         self._lag = lag
@@ -325,7 +322,7 @@ class Link:
         server = getattr(connection, "langpont_server", known.server)
         if server is not known.server and known.trust_since(server) == NEVER_MS:
             return False
-        return self._leads_there(connection)
+        return bool(connection.leads_there())
 
     def _look_at_role(self, connection: Any) -> None:
         """Doubt the address of a primary that says it is a replica: it was one until a failover, which its name may

@@ -18,19 +18,13 @@ from typing import Any, NamedTuple, TypeVar
 from redis import connection as plain
 from redis import exceptions as driver
 from redis.backoff import NoBackoff
-from redis.connection import BlockingConnectionPool
 from redis.retry import Retry
-from redis.sentinel import (
-    MasterNotFoundError,
-    SentinelManagedConnection,
-    SentinelManagedSSLConnection,
-    SlaveNotFoundError,
-)
+from redis.sentinel import MasterNotFoundError, SlaveNotFoundError
 
-from ...support.chance import CHANCE
 from ...support.forks import renew_in_children
-from .connections import UNASKED, Bounded, Resolving, bounded, connect
+from .connections import UNASKED, bounded, connect
 from .dns import DnsCache
+from .routed import Route, RoutedConnection
 from .slots import Address
 from .url import SentinelUrl
 
@@ -181,16 +175,14 @@ class _Known(NamedTuple):
     is_doubtful: bool = False
 
 
-class SentinelResolver:
-    """Knows where the servers of one service are; the connections of this module ask it. Usable from any thread.
+class SentinelResolver(Route):
+    """The way to the servers of one service, as sentinels know it. Usable from any thread.
 
     :param is_master: whether the primary is wanted, or a replica.
     :param patience: seconds that one sentinel may take.
+    :param tls: whether the servers speak TLS.
     :param clock: monotonic seconds.
-    :ivar switches: how often another primary was named than the one that was known.
     """
-
-    check_connection = False
 
     def __init__(
         self,
@@ -199,17 +191,16 @@ class SentinelResolver:
         *,
         is_master: bool,
         patience: float = 0.1,
+        tls: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        super().__init__(lambda: (), lambda: tls)
         self.service_name = service
         self.is_master = is_master
         self.sentinels = tuple(sentinels)
         self._patience = patience
         self._clock = clock
         self._first = 0
-        # Every worker keeps to one replica, so that the identity is that of one server; the workers spread over them.
-        self._choice = CHANCE.randrange(1 << 16)
-        self.switches = 0
         self._known: _Known | None = None
         self._begin()
         renew_in_children(self, SentinelResolver._begin)
@@ -256,18 +247,41 @@ class SentinelResolver:
                 self._known = known = _Known(named.address, named.epoch, now)
             return known.address
 
-    def replicas(self, names: DnsCache, until: float) -> Iterator[Address]:
-        """Return the replicas to try, one after the other; never the primary in their place."""
-        found = self._ask(lambda one, end: one.replicas_of(self.service_name, names, end), until) or []
-        start = self._choice % max(1, len(found))
-        yield from found[start:] + found[:start]
-        raise SlaveNotFoundError("no sentinel names a replica that answers")
+    def places(self, connection: RoutedConnection) -> Iterator[Address]:
+        """Return the places to try, one after the other; never the primary in a replica's place."""
+        names, until = connection.names, connection.deadline.at
+        if self.is_master:
+            switches = self.switches
+            yield self.primary(names, until)
+            if switches != self.switches:
+                yield self.primary(names, until)
+        else:
+            found = self._ask(lambda one, end: one.replicas_of(self.service_name, names, end), until)
+            yield from self._turned(found) if found else ()
+            raise SlaveNotFoundError("no sentinel names a replica that answers")
+
+    def greeted(self, connection: RoutedConnection) -> None:
+        """Refuse a server that is none of the primary's: before it is used, or anything is concluded from which server
+        it is."""
+        if not self.is_master:
+            return
+        if connection.switches != self.switches:  # all others to that one were ended
+            raise driver.ConnectionError("the sentinels name another primary by now")
+        # The greeting of the server tells its role: no round trip more, and no other connection is looked at.
+        greeting: Mapping[Any, Any] = connection.handshake_metadata or {}
+        role = greeting.get(b"role") or greeting.get("role") or b"master"
+        if role not in (b"master", "master"):
+            raise driver.ConnectionError("the server that was the primary is a replica now")
+
+    def leads_to(self, host: str, port: int) -> bool:
+        """Return True: what ends connections is in :mod:`.sentinel_watch`."""
+        return True
 
     def doubt(self) -> None:
         """Note that the server that was named could not be used: another sentinel is asked first next time, and another
         replica tried."""
+        super().doubt()
         self._first += 1
-        self._choice += 1
         with self._lock:
             if self._known is not None:
                 self._known = self._known._replace(is_doubtful=True)
@@ -299,84 +313,14 @@ def _outdoes(named: Named, known: _Known, now: float) -> bool:
     return named.epoch == known.epoch and known.is_doubtful
 
 
-class _Switched(driver.ConnectionError):
-    """Another primary was named while a connection was made."""
+def route_to(url: SentinelUrl, *, is_master: bool, patience: float, tls_options: Mapping[str, Any]) -> SentinelResolver:
+    """Return the way to a server that the sentinels of a URL know.
 
-
-class _Managed(Bounded):
-    """A connection with what redis-py's lack: a deadline for the questions too, a look at the role, and the doubt."""
-
-    connection_pool: SentinelResolver
-    names: DnsCache
-    _switches = 0  # when it was asked for the place
-
-    def connect(self) -> None:
-        try:
-            try:
-                super().connect()
-            except _Switched:
-                super().connect()
-        except driver.RedisError:  # nonsense is not even a ConnectionError
-            self.connection_pool.doubt()
-            raise
-
-    def _connect_retry(self) -> None:
-        if self._sock:  # type: ignore[attr-defined]
-            return
-        directory, until = self.connection_pool, self.deadline.at
-        self._switches = directory.switches
-        if directory.is_master:
-            return self.connect_to(directory.primary(self.names, until))  # type: ignore[attr-defined,no-any-return]
-        for place in directory.replicas(self.names, until):
-            try:
-                return self.connect_to(place)  # type: ignore[attr-defined,no-any-return]
-            except (driver.ConnectionError, driver.TimeoutError):
-                continue
-
-    def on_connect(self) -> None:
-        super().on_connect()  # type: ignore[misc]
-        # Before it is used, or anything is concluded from which server it is: all others to that one were ended.
-        if self.connection_pool.is_master and self._switches != self.connection_pool.switches:
-            raise _Switched("the sentinels name another primary by now")
-        # The greeting of the server tells its role: no round trip more, and no other connection is looked at.
-        greeting: Mapping[Any, Any] = self.handshake_metadata or {}  # type: ignore[attr-defined]
-        role = greeting.get(b"role") or greeting.get("role") or b"master"
-        if self.connection_pool.is_master and role not in (b"master", "master"):
-            raise driver.ConnectionError("the server that was the primary is a replica now")
-
-    def read_response(self, *arguments: Any, **options: Any) -> Any:
-        # redis-py's makes another error of READONLY here, one that says nothing of what was refused.
-        return plain.AbstractConnection.read_response(self, *arguments, **options)  # type: ignore[arg-type]
-
-
-class SentinelConnection(_Managed, SentinelManagedConnection, Resolving):
-    """A connection to the primary or to a replica."""
-
-
-class TLSConnection(_Managed, SentinelManagedSSLConnection, Resolving):
-    """A connection to the primary or to a replica, with TLS."""
-
-
-def make_pool(
-    url: SentinelUrl,
-    *,
-    is_master: bool,
-    waits: Mapping[str, Any],
-    options: Mapping[str, Any],
-    tls_options: Mapping[str, Any],
-    **pool_options: Any,
-) -> BlockingConnectionPool:
-    """Return a pool whose every new connection finds its server through the sentinels.
-
-    :param waits: time-outs, retries and what introduces a connection, as for a server whose place is known.
-    :param options: further ones of the connections to the servers; they win over the URL's.
-    :param tls_options: of all connections, if the URL asks for TLS.
-    :param pool_options: of the pool itself.
+    :param patience: seconds that all of them together may take. A request waits for them.
+    :param tls_options: of the connections to them, if the URL asks for TLS.
     """
-    tls = {name: value for name, value in url.options.items() if name.startswith("ssl_")}
-    tls.update(tls_options)
-    # All sentinels together may take about as long as one connection may: a request waits for them.
-    patience = waits["socket_connect_timeout"] / len(url.sentinels)
+    patience /= len(url.sentinels)
+    tls = {name: value for name, value in url.options.items() if name.startswith("ssl_")} | dict(tls_options)
     sentinels = [
         Sentinel(
             plain.SSLConnection if url.tls else plain.Connection,
@@ -390,16 +334,9 @@ def make_pool(
                 "protocol": 2,
                 **UNASKED,
                 **(tls if url.tls else {}),
-                **{name.removeprefix("sentinel_"): value for name, value in url.sentinel_options.items()},
+                **url.sentinel_options,
             },
         )
         for host, port in url.sentinels
     ]
-    return BlockingConnectionPool(  # type: ignore[no-untyped-call]
-        connection_class=TLSConnection if url.tls else SentinelConnection,
-        connection_pool=SentinelResolver(sentinels, url.service, is_master=is_master, patience=patience),
-        protocol=3,
-        **waits,
-        **{**url.options, **(tls if url.tls else {}), **options},
-        **pool_options,
-    )
+    return SentinelResolver(sentinels, url.service, is_master=is_master, patience=patience, tls=url.tls)

@@ -170,7 +170,7 @@ class SentinelWatch:
 
 def watch_over(link: Link, on_switch: Callable[[], None]) -> SentinelWatch | None:
     """Return the watch for a link; None: its server is not found by sentinels, or it is a replica."""
-    resolver = link.connections.source.connection_kwargs.get("connection_pool")
+    resolver = link.connections.source.connection_kwargs.get("route")
     if not isinstance(resolver, SentinelResolver) or not resolver.is_master:
         return None
     return SentinelWatch(link, resolver, on_switch)

@@ -34,9 +34,10 @@ from flask_langpont_session.aws.endpoints import (
     read,
 )
 from flask_langpont_session.policy.errors import ErrorClass
-from flask_langpont_session.stores.redis.cluster import RoutedConnection, make_pool, to_shard
+from flask_langpont_session.stores.redis.cluster import ShardRoute
 from flask_langpont_session.stores.redis.errors import classify
 from flask_langpont_session.stores.redis.nodes import Nodes
+from flask_langpont_session.stores.redis.routed import RoutedConnection, make_pool
 from flask_langpont_session.stores.redis.slots import SINGLE, Servers
 from flask_langpont_session.stores.redis.topology import REST, ClusterTopology
 from flask_langpont_session.stores.redis.url import GroupName
@@ -332,7 +333,7 @@ def test_a_pool_is_one_of_a_single_server_but_for_the_place() -> None:
     """Our time-outs and credentials, the database of the URL; certificates are checked against the host."""
     nodes = make_group(name=replace(NAME, db=3)).nodes({"password": "token", "ssl_ca_certs": "/etc/ssl/ca.pem"})
     pool = make_pool(
-        to_shard(ClusterTopology(nodes, connect=lambda address, timeout: None), SINGLE, is_master=False),
+        ShardRoute(ClusterTopology(nodes, connect=lambda address, timeout: None), SINGLE, is_master=False),
         waits={"socket_timeout": 0.2},
         options=nodes.options,
         max_connections=7,

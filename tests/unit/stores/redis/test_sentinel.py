@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from redis import connection as plain
 from redis import exceptions as driver
-from redis.connection import BlockingConnectionPool
 
 from flask_langpont_session.policy.errors import ErrorClass
 from flask_langpont_session.stores.redis.connections import UNASKED, connect
 from flask_langpont_session.stores.redis.dns import DnsCache
 from flask_langpont_session.stores.redis.errors import classify
+from flask_langpont_session.stores.redis.routed import RoutedConnection
 from flask_langpont_session.stores.redis.sentinel import (
     UNCONFIRMED,
     Named,
     Sentinel,
-    SentinelConnection,
     SentinelResolver,
-    TLSConnection,
-    make_pool,
+    route_to,
 )
 from flask_langpont_session.stores.redis.slots import Address
 from flask_langpont_session.stores.redis.url import read_sentinel
@@ -30,7 +29,6 @@ from tests.faults.strange_server import StrangeServer
 from tests.support.clock import Clock
 
 NAMES, LATER = DnsCache(), math.inf
-WAITS: dict[str, Any] = {"socket_timeout": 0.2, "socket_connect_timeout": 0.3, "decode_responses": False}
 
 
 class Told(Sentinel):
@@ -65,6 +63,19 @@ class Told(Sentinel):
 
 def directory(*sentinels: Told, is_master: bool = True) -> SentinelResolver:
     return SentinelResolver(sentinels, "service", is_master=is_master)
+
+
+def replicas_of(asked: SentinelResolver) -> Iterator[Address]:
+    """Return the replicas that a new connection tries."""
+    connection: Any = SimpleNamespace(names=NAMES, deadline=SimpleNamespace(at=LATER))
+    return iter(asked.places(connection))
+
+
+def connection_of(asked: SentinelResolver) -> Any:
+    introduce: Any = lambda connection: connection.on_connect()  # noqa: E731
+    connection: Any = RoutedConnection(route=asked, redis_connect_func=introduce, protocol=3, **UNASKED)
+    connection.names = NAMES
+    return connection
 
 
 A, B, C = Address("10.0.0.1", 6379), Address("10.0.0.2", 6379), Address("10.0.0.3", 6379)
@@ -105,7 +116,7 @@ def test_a_server_that_answers_unlike_a_sentinel_is_none(reply: bytes) -> None:
         strange, good = Sentinel(plain.Connection, options), Told(A, replicas=[B])
         assert SentinelResolver([strange, good], "service", is_master=True, patience=LATER).primary(NAMES, LATER) == A
         asked = SentinelResolver([strange, good], "service", is_master=False, patience=LATER)
-        assert next(asked.replicas(NAMES, LATER)) == B
+        assert next(replicas_of(asked)) == B
 
 
 def test_after_a_doubt_another_sentinel_is_asked_first() -> None:
@@ -199,12 +210,12 @@ def test_a_worker_keeps_to_one_replica() -> None:
     """The server identity must be that of one server."""
     one = Told(replicas=[A, B])
     asked = directory(one, is_master=False)
-    first = next(asked.replicas(NAMES, LATER))
-    assert [next(asked.replicas(NAMES, LATER)) for _ in range(3)] == [first] * 3
-    rest = asked.replicas(NAMES, LATER)
+    first = next(replicas_of(asked))
+    assert [next(replicas_of(asked)) for _ in range(3)] == [first] * 3
+    rest = replicas_of(asked)
     assert {next(rest), next(rest)} == {A, B}
     one.replicas = []  # the primary is never taken for one
-    for replicas in (rest, asked.replicas(NAMES, LATER)):
+    for replicas in (rest, replicas_of(asked)):
         with pytest.raises(driver.ConnectionError):
             next(replicas)
 
@@ -213,13 +224,11 @@ def test_a_replica_that_answers_nonsense_is_not_tried_first_again() -> None:
     """It takes connections: that it is none shows only afterwards."""
     with StrangeServer(lambda command: b"nonsense\r\n") as server:
         asked = directory(Told(replicas=[A, ("127.0.0.1", server.port)]), is_master=False)
-        if next(asked.replicas(NAMES, LATER)) == A:
+        if next(replicas_of(asked)) == A:
             asked.doubt()
-        connection: Any = SentinelConnection(connection_pool=asked)
-        connection.names = NAMES
         with pytest.raises(driver.RedisError):
-            connect(connection, LATER)
-    assert next(asked.replicas(NAMES, LATER)) == A
+            connect(connection_of(asked), LATER)
+    assert next(replicas_of(asked)) == A
 
 
 def test_a_connection_that_was_being_made_when_another_primary_was_named_leads_to_that_one(clock: Clock) -> None:
@@ -235,35 +244,23 @@ def test_a_connection_that_was_being_made_when_another_primary_was_named_leads_t
                 asked.ask(0, NAMES)
 
         old.say(answer)
-        introduce: Any = lambda connection: connection.on_connect()  # noqa: E731
-        connection: Any = SentinelConnection(connection_pool=asked, redis_connect_func=introduce, protocol=3, **UNASKED)
-        connection.names = NAMES
+        connection = connection_of(asked)
         connect(connection, LATER)
         assert (connection.host, connection.port) == places[1]
         connection.disconnect()
 
 
-@pytest.mark.parametrize(("scheme", "kind"), [("redis", SentinelConnection), ("rediss", TLSConnection)])
-def test_the_pool_waits_as_one_of_a_single_server_does(scheme: str, kind: type) -> None:
-    """Blocking, with our time-outs; all sentinels together have the time of one connection; TLS for all or none."""
+@pytest.mark.parametrize("scheme", ["redis", "rediss"])
+def test_all_sentinels_together_have_the_time_of_one_connection(scheme: str) -> None:
+    """TLS is for all or none; the password of the servers is for those alone."""
     ca = {"ssl_ca_certs": "/etc/ssl/ca.pem"}
-    pool = make_pool(
-        read_sentinel(f"{scheme}+sentinel://:pw@h1,h2,h3/service?db=2"),
-        is_master=True,
-        waits=WAITS,
-        options={"password": "token"},
-        tls_options=ca,
-        max_connections=7,
-        timeout=0.05,
-    )
-    assert type(pool) is BlockingConnectionPool
-    assert (pool.max_connections, pool.timeout, pool.connection_class) == (7, 0.05, kind)
-    kwargs = pool.connection_kwargs
-    assert {name: kwargs[name] for name in WAITS} == WAITS
-    assert (kwargs["password"], kwargs["db"], kwargs["protocol"]) == ("token", 2, 3)
-    for sentinel in kwargs["connection_pool"].sentinels:
+    url = read_sentinel(f"{scheme}+sentinel://:pw@h1,h2,h3/service?db=2&ssl_keyfile=key")
+    route = route_to(url, is_master=True, patience=0.3, tls_options=ca)
+    assert route.tls() is (scheme == "rediss")
+    for sentinel in route.sentinels:
         options = sentinel.options
         assert options["socket_timeout"] == options["socket_connect_timeout"] == pytest.approx(0.1)
         assert options["retry"].get_retries() == 0
         assert "password" not in options
-        assert options.get("ssl_ca_certs") == (ca["ssl_ca_certs"] if scheme == "rediss" else None)
+        given = {name: value for name, value in options.items() if name.startswith("ssl_")}
+        assert given == ({**ca, "ssl_keyfile": "key"} if route.tls() else {})

@@ -60,6 +60,8 @@ class Connection:
     def is_quiet(self) -> bool:
         return True
 
+    leads_there = is_quiet
+
     def exchange(self, data: bytes, count: int) -> list[Any]:
         self.server.received.append(data)
         self.server.deadlines.append(self.deadline.at)
