@@ -40,6 +40,7 @@ autodoc_preserve_defaults = True
 html_theme = "furo"
 html_static_path = ["static"]
 html_css_files = ["site.css"]
+html_js_files = ["copy.js"]
 pygments_style = "tango"
 pygments_dark_style = "github-dark"
 
@@ -72,7 +73,7 @@ class Table(SphinxDirective):
 
 
 def keep_pictures_in_their_place(app: Sphinx, problem: Exception | None) -> None:
-    """The README shows them under the addresses that they have in docs/; pages of the site have copies elsewhere."""
+    """An index shows the README with the addresses that they have in docs/; pages of the site have copies elsewhere."""
     shutil.copytree(PICTURES, app.outdir / "images", dirs_exist_ok=True, ignore=shutil.ignore_patterns("diagrams"))
 
 

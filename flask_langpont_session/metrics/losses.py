@@ -27,8 +27,8 @@ class Loss(StrEnum):
 
 
 class Cause(StrEnum):
-    """The cause of a loss. A closed set: a metric of each is paid for. docs/operations.md says what can still be
-    done."""
+    """The cause of a loss. A closed set: a metric of each is paid for. docs/how-to/data-is-gone.md says what can still
+    be done."""
 
     JOURNAL_FULL = "journal full"  # a limit of the journal is reached, or its disk takes no more
     JOURNAL_FAILED = "journal failed"  # the journal cannot be used: its file, its rights, a lock that is held too long

@@ -1,4 +1,4 @@
-"""Links and pictures: PyPI shows the README without this folder, the pages stand beside each other."""
+"""Links and pictures of the pages lead to what is there: in a clone, and beside each other on the site."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .pages import MAPS, PAGES, README, ROOT, SITE, links
+from .pages import MAPS, PAGES, ROOT, links
 
 
 def anchors(page: Path) -> set[str]:
@@ -21,17 +21,7 @@ def assert_is_there(target: Path, anchor: str) -> None:
     assert anchor in anchors(target) if target.suffix == ".md" else not anchor, f"{target}#{anchor}"
 
 
-def test_the_readme_leads_to_the_site_of_the_docs() -> None:
-    """Its links are whole addresses, of pages and pictures that are in docs/."""
-    found = links(README)
-    assert len(found) > 10
-    for link in found:
-        assert link.startswith(SITE), link
-        path, _, anchor = link.removeprefix(SITE).partition("#")
-        assert_is_there(ROOT / "docs" / (f"{path.rstrip('/')}.md" if path.endswith("/") else path), anchor)
-
-
-@pytest.mark.parametrize("page", sorted({*PAGES, *MAPS} - {README}), ids=lambda page: page.name)
+@pytest.mark.parametrize("page", sorted({*PAGES, *MAPS}), ids=lambda page: page.name)
 def test_the_pages_lead_to_each_other(page: Path) -> None:
     """Files and headings are there."""
     for link in links(page):

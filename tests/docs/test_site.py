@@ -24,7 +24,7 @@ from flask_langpont_session.ops.exporters import catalogue
 from tests.support.programs import path_of_chromium
 from tools import diagrams, tables
 
-from .pages import README, ROOT, SITE, links
+from .pages import ROOT
 
 pytestmark = pytest.mark.timeout(300)  # the site is made in seconds of a processor, which others may use meanwhile
 
@@ -120,15 +120,6 @@ def test_no_page_loads_anything_from_another_host(site: Path, pages: Mapping[Pat
     assert foreign == []
 
 
-def test_the_readmes_addresses_are_those_of_the_site(site: Path, pages: Mapping[Path, Html]) -> None:
-    """Pages, their anchors, and pictures. (Published, a page is a folder: ``builder: dirhtml``.)"""
-    for link in links(README):
-        parts = urlsplit(link.removeprefix(SITE))
-        path = site / (f"{parts.path.rstrip('/')}.html" if parts.path.endswith("/") else parts.path)
-        assert path.is_file(), link
-        assert not parts.fragment or parts.fragment in pages[path].names, link
-
-
 def test_the_reference_has_every_public_name(site: Path, pages: Mapping[Path, Html]) -> None:
     """The reference has all names of the package, of its events, and of its commands."""
     names = pages[site / "reference" / "api.html"].names
@@ -144,7 +135,8 @@ def test_the_reference_has_every_public_name(site: Path, pages: Mapping[Path, Ht
 @pytest.mark.parametrize(
     ("page", "names"),
     [
-        ("operations", {line.event for line in tables.all_lines()} | {check.name for check in CHECKS}),
+        ("reference/log", {line.event for line in tables.all_lines()}),
+        ("commands", {check.name for check in CHECKS}),
         ("alerts", {alert.name for alert in ALERTS}),
         ("metrics", {metric.name for metric in catalogue.ALL}),
     ],

@@ -7,6 +7,8 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from devservers.processes import free_port, wait_until
 from devservers.servers import Valkey
 
@@ -14,7 +16,12 @@ from .console import commands
 from .pages import ROOT, blocks_of, links
 from .serving import Browser, environment, running
 
-ENGLISH, JAPANESE = ROOT / "docs" / "index.md", ROOT / "docs" / "ja" / "index.md"
+DOCS = ROOT / "docs"
+ENGLISH, JAPANESE = DOCS / "index.md", DOCS / "ja" / "index.md"
+TRANSLATED = {
+    f"{DOCS / 'ja' / Path(page).name}": f"{DOCS / page}" for page in ("tutorial/shop.md", "keys.md", "outages.md")
+}
+"""Pages that have a Japanese version → the English one."""
 
 
 def test_both_languages_have_the_same_code_and_the_same_links() -> None:
@@ -22,10 +29,21 @@ def test_both_languages_have_the_same_code_and_the_same_links() -> None:
     for language in ("python", "console"):
         english, japanese = blocks_of(ENGLISH, language), blocks_of(JAPANESE, language)
         assert english and [block.text for block in english] == [block.text for block in japanese]
-    english_links, japanese_links = _targets(ENGLISH), _targets(JAPANESE)
+    english_links, japanese_links = _targets(ENGLISH), {TRANSLATED.get(to, to) for to in _targets(JAPANESE)}
     assert len(english_links) > 20 and english_links == japanese_links
     seen = [re.findall(r"`(Visit .+?)`", page.read_text(encoding="utf-8")) for page in (ENGLISH, JAPANESE)]
     assert seen[0] == seen[1] == ["Visit 1, level 0", "Visit 3, level 2"]
+
+
+@pytest.mark.parametrize(("japanese", "english"), TRANSLATED.items(), ids=lambda page: Path(page).stem)
+def test_a_translated_page_has_the_code_and_the_tables_of_the_english_one(japanese: str, english: str) -> None:
+    """A change of an English page fails here until the Japanese one has it, too."""
+    pages = Path(japanese), Path(english)
+    for language in ("python", "console"):
+        there, here = ([block.text for block in blocks_of(page, language)] for page in pages)
+        assert there == here[: len(there)] and (there or "outages" in english)
+    rows = [re.findall(r"^\|", page.read_text(encoding="utf-8"), re.MULTILINE) for page in pages]
+    assert len(rows[0]) <= len(rows[1])
 
 
 def _targets(page: Path) -> set[str]:

@@ -1,4 +1,4 @@
-"""The commands of docs/operations.md: each can be given as it stands there, and prints what the page shows."""
+"""The commands of docs/commands.md: each can be given as it stands there, and prints what the page shows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .behind import sign_in
 from .conftest import MakeApp
 from .shop import run
 
-PAGE = ROOT / "docs" / "operations.md"
+PAGE = ROOT / "docs" / "commands.md"
 INLINE = re.compile(r"`flask (?:--app \w+ )?langpont ([^`…]+)`|^\$? ?flask (?:--app \w+ )?langpont (.+)$", re.MULTILINE)
 
 RUN_HERE = {"doctor", "status", "sessions", "purge", "journal", "drill"}
