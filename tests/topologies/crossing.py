@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import linecache
 import random
 import sys
 import threading
@@ -21,6 +20,9 @@ from flask_langpont_session.stores.redis.store import RedisStore
 
 PATIENCE = 5.0
 """Seconds for what shall succeed."""
+
+_WAITS = frozenset({"connect", "poll", "recv", "recv_into", "sendall"})
+"""Functions written in C that a signal may interrupt before they have done anything."""
 
 _LIVES = {"auth": 0, "translation": 0, "ui": 0}
 
@@ -89,44 +91,34 @@ class Readers:
 
 
 class Interrupter:
-    """Raises :class:`Interruption` at one line of the store or of the driver.
+    """Raises :class:`Interruption` at one of the moments at which the store or the driver may be interrupted by a
+    signal: at the beginning of a function, in a wait for the network, and after a call of what is written in C.
 
-    :param step: which one, counted from 1 in the order they run.
+    A trace function could raise at every line, but also where no signal's exception comes from, as before the exit of
+    a ``with``; what it raises in a comprehension passes by the ``with`` around that (CPython 3.13).
+
+    :param step: which one, counted from 1 in the order they come.
     :param told: called when it happens.
     """
 
     def __init__(self, step: int, told: Callable[[], None]) -> None:
         self._left = step
         self._told = told
-        self._entered: set[tuple[int, int]] = set()
 
     def __enter__(self) -> None:
-        self._before = sys.gettrace()
-        sys.settrace(self._trace)
+        self._before = sys.getprofile()
+        sys.setprofile(self._profile)
 
     def __exit__(self, *exc: object) -> None:
-        sys.settrace(self._before)
+        sys.setprofile(self._before)
 
-    def _trace(self, frame: FrameType, event: str, argument: Any) -> Any:
-        if event == "call" and not _is_interruptible(frame):
-            return None
-        if event == "line" and not self._leaves_a_block(frame):
+    def _profile(self, frame: FrameType, event: str, argument: Any) -> None:
+        is_one = event in ("call", "c_return") or (event == "c_call" and argument.__name__ in _WAITS)
+        if is_one and _is_interruptible(frame):
             self._left -= 1
             if self._left == 0:
                 self._told()
                 raise Interruption
-        return self._trace
-
-    def _leaves_a_block(self, frame: FrameType) -> bool:
-        """Return whether the frame is about to leave a ``with``. What a trace function raises there comes before the
-        exit (CPython 3.11), so that a lock would stay taken; no signal's exception does."""
-        place = id(frame), frame.f_lineno
-        if not linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip().startswith("with "):
-            return False
-        if place in self._entered:
-            return True
-        self._entered.add(place)
-        return False
 
 
 def _is_interruptible(frame: FrameType) -> bool:
