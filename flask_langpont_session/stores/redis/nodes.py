@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 from redis import exceptions as driver
 
 from ...support.chance import CHANCE
-from ...support.forks import renew_in_children
 from .slots import Address, Range, Servers, read_ranges
 
 
@@ -28,17 +28,6 @@ class Nodes(NamedTuple):
     single: Callable[[], Servers | None] = lambda: None
 
 
-class NodeAnswer(NamedTuple):
-    """The answer of a node.
-
-    :param epoch: the cluster's, as far as that node knows: the higher, the newer is what it says.
-    :param ranges: which servers have which slots.
-    """
-
-    epoch: int
-    ranges: Sequence[Range]
-
-
 class NodeQueries:
     """Asks the nodes of a cluster which of them has which slot.
 
@@ -49,58 +38,51 @@ class NodeQueries:
         self._nodes = nodes
         self._connect = connect
         self._silent: set[Address] = set()
-        self._begin()
-        renew_in_children(self, NodeQueries._begin)
+        self._epoch = 0
 
-    def _begin(self) -> None:
-        """Begin at a random seed: workers must not ask the same node all at once."""
-        self._turn = CHANCE.randrange(1 << 16)
-
-    def ask_a_seed(self, timeout: float) -> NodeAnswer:
-        """Ask one of the seeds, another one each time.
-
-        :raises Exception: what the node's connection raised, or ValueError: it does not know.
-        """
-        seeds = self._nodes.seeds()
-        if not seeds:
-            raise driver.ConnectionError("no node is known")
-        self._turn += 1
-        return self._ask(seeds[self._turn % len(seeds)], timeout)
-
-    def ask_all(self, known: Collection[Address], epoch: int, timeout: float) -> NodeAnswer:
+    def ask(self, known: Collection[Address], timeout: float, *, at_most: int | None = None) -> Sequence[Range]:
         """Ask one node after the other, the known ones and then the seeds, until one knows as much as this process;
         else return the answer of the node that knows most.
 
-        :param epoch: what we know.
         :param timeout: seconds for each.
-        :raises Exception: the last one's error; none answered.
+        :param at_most: of them; another one the next time, if it does not answer.
+        :return: which servers have which slots.
+        :raises Exception: what the last node's connection raised, or ValueError: it does not know; none answered.
         """
-        older: NodeAnswer | None = None
+        older: tuple[int, Sequence[Range]] | None = None
         trouble: Exception = driver.ConnectionError("no node is known")
-        for address in self._in_order(known):
+        for address in islice(self._in_order(known), at_most):
             try:
-                answer = self._ask(address, timeout)
+                epoch, ranges = self._ask(address, timeout)
             except (driver.RedisError, OSError, ValueError) as error:
                 self._silent.add(address)
                 trouble = error
                 continue
             self._silent.discard(address)
-            if answer.epoch >= epoch:
-                return answer
-            # It missed an election: cut off from the others, it would send us back to the demoted.
-            older = max(older or answer, answer, key=lambda said: said.epoch)
+            if older is None or epoch > older[0]:
+                older = epoch, ranges
+            # One that knows less missed an election: cut off from the others, it would send us back to the demoted.
+            if epoch >= self._epoch:
+                break
         if older is None:
             raise trouble
-        return older
+        self._epoch, ranges = older
+        return ranges
 
     def _in_order(self, known: Collection[Address]) -> Iterator[Address]:
-        shuffled = sorted(known)
+        yield from self._shuffled(known)
+        yield from self._shuffled(set(self._nodes.seeds()).difference(known))
+
+    def _shuffled(self, addresses: Collection[Address]) -> Sequence[Address]:
+        """Return addresses in an order that is not that of other workers, which would ask the same node all at once."""
+        shuffled = sorted(addresses)
         CHANCE.shuffle(shuffled)
         # A node that did not answer last time may keep us waiting for a time-out.
-        yield from sorted(shuffled, key=lambda address: address in self._silent)
-        yield from (address for address in self._nodes.seeds() if address not in known)
+        return sorted(shuffled, key=lambda address: address in self._silent)
 
-    def _ask(self, address: Address, timeout: float) -> NodeAnswer:
+    def _ask(self, address: Address, timeout: float) -> tuple[int, Sequence[Range]]:
+        """Return the epoch of the cluster as far as a node knows it (the higher, the newer is what it says), and which
+        servers have which slots."""
         connection = self._connect(address, timeout)
         try:
             connection.send_packed_command(
@@ -114,4 +96,4 @@ class NodeQueries:
         finally:
             connection.disconnect()
         epoch = re.search(rb"cluster_current_epoch:([0-9]+)", info)
-        return NodeAnswer(int(epoch[1]) if epoch else 0, read_ranges(reply, address))
+        return int(epoch[1]) if epoch else 0, read_ranges(reply, address)

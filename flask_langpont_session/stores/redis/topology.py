@@ -9,6 +9,7 @@ Where only AWS or a list knows whether this is a cluster, it may be none: then i
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -23,8 +24,8 @@ from ...support.chance import CHANCE
 from ...support.forks import renew_in_children
 from ...support.lag import LEAST_WAIT
 from ...support.logs import fields
-from .nodes import NodeAnswer, NodeQueries, Nodes
-from .slots import NO_SHARD, SINGLE, SLOTS, Address, SlotMap, draw, moved, name_of, single
+from .nodes import NodeQueries, Nodes
+from .slots import NO_SHARD, SINGLE, SLOTS, Address, Range, SlotMap, draw, moved, name_of, single
 
 if TYPE_CHECKING:
     from .shards import Shards
@@ -47,48 +48,6 @@ _LAST_CHECKED = LONGEST_UNCONFIRMED_MS / 1000
 """Seconds after which no record is believed from before a move in any case."""
 
 
-class LookTimes:
-    """The times at which the map is to be looked at again.
-
-    :param clock: monotonic seconds.
-    """
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._begin()
-        renew_in_children(self, LookTimes._begin)
-
-    def _begin(self) -> None:
-        self._doubtful = False
-        self._next = 0.0
-        self._pause = _SHORTEST_PAUSE
-
-    def doubt(self) -> None:
-        """Have the map looked at soon."""
-        self._doubtful = True
-
-    def start_if_due(self, lost: bool) -> bool:
-        """Return whether to look now; then the doubts are over.
-
-        :param lost: some shard does not answer: it may have another primary by now.
-        """
-        now = self._clock()
-        if not (lost or self._doubtful):
-            self._pause = _SHORTEST_PAUSE
-            if now < self._next:
-                return False
-        elif now < self._next - REST + self._pause:
-            return False
-        self._pause = min(_LONGEST_PAUSE, self._pause * 2) if lost else _SHORTEST_PAUSE
-        self._doubtful = False
-        return True
-
-    def looked(self) -> None:
-        """Note that a look has ended."""
-        # Workers that lost the same shard must not ask in step.
-        self._next = self._clock() + REST - CHANCE.uniform(0, self._pause / 2)
-
-
 class ClusterTopology:
     """The map of one cluster, as far as this process knows it.
 
@@ -107,16 +66,15 @@ class ClusterTopology:
         self.arranged: Callable[[str, Sequence[str]], None] = lambda role, shards: None
         """Told a role and its shards, whenever they are others."""
         self._queries = NodeQueries(nodes, connect)
-        self._look_times = LookTimes(clock)
         self._clock = clock
         self._stores: list[Shards] = []
-        self._epoch = 0
         self._avoided: dict[int, float] = {}
         self._begin()
         renew_in_children(self, ClusterTopology._begin)
 
     def _begin(self) -> None:
         self._lock = threading.RLock()
+        self._is_doubtful, self._looked_at, self._pause = False, -math.inf, _SHORTEST_PAUSE
 
     def tell(self, store: Shards) -> None:
         """Have a store follow the map."""
@@ -143,7 +101,7 @@ class ClusterTopology:
         try:
             if self.map is None and not self.adopt_single():
                 left = timeout - (self._clock() - began)
-                self._take_over(self._queries.ask_a_seed(max(left, LEAST_WAIT)))
+                self._take_over(self._queries.ask((), max(left, LEAST_WAIT), at_most=1))
             assert self.map is not None
             return self.map
         finally:
@@ -186,7 +144,7 @@ class ClusterTopology:
 
     def doubt(self) -> None:
         """Have the monitor look at the map soon."""
-        self._look_times.doubt()
+        self._is_doubtful = True
 
     # -- in the monitor --------------------------------------------------------------------------------------------
 
@@ -195,14 +153,20 @@ class ClusterTopology:
 
         :param lost: some shard does not answer: it may have another primary by now.
         """
-        if not self._look_times.start_if_due(lost):
+        is_urgent = lost or self._is_doubtful
+        if not is_urgent:
+            self._pause = _SHORTEST_PAUSE
+        if self._clock() < self._looked_at + (self._pause if is_urgent else REST):
             return
+        self._pause = min(_LONGEST_PAUSE, self._pause * 2) if lost else _SHORTEST_PAUSE
+        self._is_doubtful = False
         try:
             self.refresh(_PATIENCE)
         except (driver.RedisError, OSError, ValueError):
             return  # a request that needs a node will see that it does not answer
         finally:
-            self._look_times.looked()
+            # Workers that lost the same shard must not ask in step.
+            self._looked_at = self._clock() - CHANCE.uniform(0, self._pause / 2)
 
     def adopt_single(self) -> bool:
         """Return whether the servers are known to be no cluster: then that is the map, without a question."""
@@ -214,7 +178,7 @@ class ClusterTopology:
         return True
 
     def refresh(self, timeout: float) -> None:
-        """Ask the nodes, see :meth:`NodeQueries.ask_all`.
+        """Ask the nodes, see :meth:`NodeQueries.ask`.
 
         :param timeout: seconds for each.
         :raises Exception: the last one's error; none answered.
@@ -222,9 +186,9 @@ class ClusterTopology:
         if self.adopt_single():
             return
         known = {address for place in self.map.places.values() for address in place.all} if self.map else set()
-        answer = self._queries.ask_all(known, self._epoch, timeout)
+        ranges = self._queries.ask(known, timeout)
         with self._lock:
-            self._take_over(answer)
+            self._take_over(ranges)
 
     def canary_slot(self, number: int) -> int:
         """Return the first slot of a shard that is not on its way to another one."""
@@ -238,9 +202,8 @@ class ClusterTopology:
         self._avoided[slot] = self._clock() + _AVOIDED
         self.doubt()
 
-    def _take_over(self, answer: NodeAnswer) -> None:
-        self._epoch = answer.epoch
-        after = draw(answer.ranges, self.map)
+    def _take_over(self, ranges: Sequence[Range]) -> None:
+        after = draw(ranges, self.map)
         if self._change_to(after):
             nodes = {address for place in after.places.values() for address in place.all}
             shards = len(after.places)
