@@ -511,7 +511,7 @@ def _nodes(settings: Settings, cloud: Cloud | None) -> Nodes | None:
     if kind_of(settings.redis_url) is not Kind.CLUSTER:
         return None
     said = read_cluster(settings.redis_url or "")
-    return Nodes(lambda: said.seeds, lambda: said.tls, {**tls_options, **said.options, **credentials})
+    return Nodes(lambda: said.hosts, lambda: said.tls, {**tls_options, **said.options, **credentials})
 
 
 @dataclass(frozen=True)

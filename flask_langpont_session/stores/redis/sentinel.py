@@ -26,7 +26,7 @@ from .connections import UNASKED, bounded, connect
 from .dns import DnsCache
 from .routed import Route, RoutedConnection
 from .slots import Address
-from .url import SentinelUrl
+from .url import HostsUrl
 
 T = TypeVar("T")
 
@@ -313,13 +313,13 @@ def _outdoes(named: Named, known: _Known, now: float) -> bool:
     return named.epoch == known.epoch and known.is_doubtful
 
 
-def route_to(url: SentinelUrl, *, is_master: bool, patience: float, tls_options: Mapping[str, Any]) -> SentinelResolver:
+def route_to(url: HostsUrl, *, is_master: bool, patience: float, tls_options: Mapping[str, Any]) -> SentinelResolver:
     """Return the way to a server that the sentinels of a URL know.
 
     :param patience: seconds that all of them together may take. A request waits for them.
     :param tls_options: of the connections to them, if the URL asks for TLS.
     """
-    patience /= len(url.sentinels)
+    patience /= len(url.hosts)
     tls = {name: value for name, value in url.options.items() if name.startswith("ssl_")} | dict(tls_options)
     sentinels = [
         Sentinel(
@@ -337,6 +337,6 @@ def route_to(url: SentinelUrl, *, is_master: bool, patience: float, tls_options:
                 **url.sentinel_options,
             },
         )
-        for host, port in url.sentinels
+        for host, port in url.hosts
     ]
     return SentinelResolver(sentinels, url.service, is_master=is_master, patience=patience, tls=url.tls)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NamedTuple
 from urllib.parse import SplitResult, parse_qs, parse_qsl, unquote, urlsplit
@@ -122,38 +122,24 @@ def for_redis_py(url: str) -> str:
 
 
 @dataclass(frozen=True)
-class SentinelUrl:
-    """The content of a URL of a service behind sentinels.
+class HostsUrl:
+    """The content of a URL of several hosts, any of which knows the rest: sentinels, or nodes of a cluster.
 
-    :param sentinels: where to ask.
-    :param service: the name the sentinels know the primary by.
-    :param tls: for the servers and the sentinels alike.
+    :param hosts: where to ask.
+    :param tls: for all servers and sentinels alike.
     :param options: of the connections to the servers, as redis-py takes them.
+    :param service: the name the sentinels know the primary by.
     :param sentinel_options: of the connections to the sentinels.
     """
 
-    sentinels: tuple[Address, ...]
-    service: str
+    hosts: tuple[Address, ...]
     tls: bool
     options: Mapping[str, Any]
-    sentinel_options: Mapping[str, Any]
+    service: str = ""
+    sentinel_options: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class ClusterUrl:
-    """The content of a URL of a cluster.
-
-    :param seeds: nodes to ask first; any one that answers knows the others.
-    :param tls: for all nodes.
-    :param options: of the connections, as redis-py takes them.
-    """
-
-    seeds: tuple[Address, ...]
-    tls: bool
-    options: Mapping[str, Any]
-
-
-def read_sentinel(url: str) -> SentinelUrl:
+def read_sentinel(url: str) -> HostsUrl:
     """Read ``redis+sentinel://[user:password@]host[:port][,host[:port]…]/service[?option=value…]``.
 
     :raises ValueError: what is wrong with it.
@@ -164,10 +150,10 @@ def read_sentinel(url: str) -> SentinelUrl:
     if "db" in options:
         options["db"] = int(options["db"])
     of_sentinels = {name.removeprefix("sentinel_"): options.pop(name) for name in SENTINEL_OPTIONS & options.keys()}
-    return SentinelUrl(hosts, path, has_tls(url), options, of_sentinels)
+    return HostsUrl(hosts, has_tls(url), options, path, of_sentinels)
 
 
-def read_cluster(url: str) -> ClusterUrl:
+def read_cluster(url: str) -> HostsUrl:
     """Read ``redis+cluster://[user:password@]host[:port][,host[:port]…][?option=value…]``.
 
     :raises ValueError: what is wrong with it.
@@ -175,7 +161,7 @@ def read_cluster(url: str) -> ClusterUrl:
     hosts, path, options = _read_many(url, called="nodes", port=_NODE_PORT)
     if path not in ("", "0") or options.pop("db", "0") != "0":
         raise ValueError("a cluster has one database, number 0; leave the number out")
-    return ClusterUrl(hosts, has_tls(url), options)
+    return HostsUrl(hosts, has_tls(url), options)
 
 
 def _read_many(url: str, *, called: str, port: int) -> tuple[tuple[Address, ...], str, dict[str, Any]]:
@@ -186,8 +172,6 @@ def _read_many(url: str, *, called: str, port: int) -> tuple[tuple[Address, ...]
     :return: the hosts; the path without its slash; the options, credentials among them.
     :raises ValueError: what is wrong with it.
     """
-    if "#" in url:
-        raise ValueError("'#' ends a URL; in a password write %23")
     authority, path, query = _authority(url)
     user, at, hosts = authority.rpartition("@")
     username, _, password = user.partition(":")

@@ -7,8 +7,8 @@ import pytest
 from flask_langpont_session.stores.redis.slots import Address
 from flask_langpont_session.stores.redis.url import (
     GroupName,
+    HostsUrl,
     Kind,
-    SentinelUrl,
     for_redis_py,
     has_credentials,
     has_tls,
@@ -85,9 +85,9 @@ def test_the_url_of_a_service_in_full() -> None:
     url = (
         "rediss+sentinel://u%3A:p%40ss%23@h1:7000,h2,[::1]:7002/my-master.1?db=1&client_name=web&sentinel_password=s%23"
     )
-    assert read_sentinel(url) == SentinelUrl(
+    assert read_sentinel(url) == HostsUrl(
         (Address("h1", 7000), Address("h2", 26379), Address("::1", 7002)),
-        "my-master.1",
+        service="my-master.1",
         tls=True,
         options={"username": "u:", "password": "p@ss#", "db": 1, "client_name": "web"},
         sentinel_options={"password": "s#"},
@@ -96,14 +96,14 @@ def test_the_url_of_a_service_in_full() -> None:
 
 def test_the_url_of_a_service_in_short() -> None:
     """The usual port, no TLS, and the server's default user."""
-    assert read_sentinel("valkey+sentinel://h/service") == SentinelUrl((Address("h", 26379),), "service", False, {}, {})
+    assert read_sentinel("valkey+sentinel://h/service") == HostsUrl((Address("h", 26379),), False, {}, "service")
     assert read_sentinel("redis+sentinel://:pw@h/service").options == {"password": "pw"}
 
 
 def test_what_the_url_of_a_cluster_says() -> None:
     """Seeds with and without ports, credentials, TLS by the scheme."""
     place = read_cluster("valkeys+cluster://u:p%40@a,b:7000,[::1]:7001/0?ssl_ca_certs=x")
-    assert place.seeds == (("a", 6379), ("b", 7000), ("::1", 7001))
+    assert place.hosts == (("a", 6379), ("b", 7000), ("::1", 7001))
     assert place.tls
     assert place.options == {"username": "u", "password": "p@", "ssl_ca_certs": "x"}
     assert not read_cluster("redis+cluster://a").tls
