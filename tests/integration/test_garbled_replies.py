@@ -50,7 +50,7 @@ METHODS: dict[str, tuple[Call, Any]] = {
         b"written" + b"%016d" % 3 + META,
     ),
     "push": (lambda s: s.push(ROW, 1, 60_000, timeout=WAIT), b"pushed"),
-    "write_tombstone": (lambda s: s.write_tombstone(D, 1, ("auth", "ui"), timeout=WAIT), b"buried"),
+    "push_many d": (lambda s: s.push_many([(D, 1)], ("auth", "ui"), stamp_ms=0, timeout=WAIT), b"buried"),
     "push_many": (lambda s: s.push_many([(ROW, 1)], ("auth",), stamp_ms=1, timeout=WAIT), b"older"),
     "extend_idle": (lambda s: s.extend_idle(D, 1000, timeout=WAIT), 17),
     "canary": (lambda s: s.endpoint.look_at_canary(None, timeout=WAIT), [1, b"generation", 2]),

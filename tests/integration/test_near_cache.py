@@ -236,7 +236,7 @@ def test_other_writes_of_this_worker_count_too(worker: Worker, raw: Any) -> None
         lambda: worker.store.extend_idle(DIGEST, LIFE, timeout=WAIT),
         lambda: worker.store.push_many([(row, LIFE)], ["ui"], stamp_ms=2, timeout=WAIT),
         lambda: worker.store.quarantine(REF, "ui", timeout=WAIT),
-        lambda: worker.store.write_tombstone(DIGEST, 2, ["auth", "ui"], timeout=WAIT),
+        lambda: worker.store.push_many([(DIGEST, 2)], ["auth", "ui"], stamp_ms=0, timeout=WAIT),
     ):
         worker.warm()
         change()

@@ -187,7 +187,7 @@ def test_a_worker_that_finds_a_session_dead_in_redis_tells_one_that_cannot_reach
     there = browser(cut_off, here.cookie)
     lose_the_primary(cut_off, proxy, there)
     assert there.get("/who").json["user"] == "7"
-    parts(healthy).backend.primary.write_tombstone(here.digest, 9, ("auth", "translation", "ui"), timeout=3.0)
+    parts(healthy).backend.primary.push_many([(here.digest, 9)], ("auth", "translation", "ui"), stamp_ms=0, timeout=3.0)
     assert here.get("/who").json["user"] is None
     assert there.get("/who").json["user"] is None
 

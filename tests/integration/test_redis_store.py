@@ -110,7 +110,7 @@ def given(store: RedisStore, record: str) -> None:
     if record == "alive":
         assert store.push(row(), 1, LIFE, timeout=WAIT) == "pushed"
     elif record == "tombstone":
-        store.write_tombstone(DIGEST, 2, ("auth", "ui"), timeout=WAIT)
+        store.push_many([(DIGEST, 2)], ("auth", "ui"), stamp_ms=0, timeout=WAIT)
 
 
 # -- guards ------------------------------------------------------------------------------------------------------------
@@ -231,7 +231,7 @@ def test_a_record_of_any_size_begins_anew(store: RedisStore, raw: Any, foreign: 
     assert store.push(row(2, payload={"_user_id": b'"7"'}), 2, LIFE, timeout=WAIT) == "pushed"
     assert data(raw, "auth") == {"_user_id": '"7"'}
     raw.hset(key("auth"), mapping=many)
-    store.write_tombstone(DIGEST, 4, ("auth",), timeout=WAIT)
+    store.push_many([(DIGEST, 4)], ("auth",), stamp_ms=0, timeout=WAIT)
     assert raw.hkeys(key("auth")) == ["@m"]
 
 
@@ -328,7 +328,7 @@ def test_a_write_with_an_auth_record_pushes_first(store: RedisStore, raw: Any) -
     first = written(store, "alive", push=(row(), 5), ui=change(sets={"lang": b"1"}))
     assert (first.status, set(first.versions)) == ("written", {"ui"})
     assert data(raw, "auth") == {"_user_id": '"7"'}
-    store.write_tombstone(DIGEST, 2, ("auth", "ui"), timeout=WAIT)
+    store.push_many([(DIGEST, 2)], ("auth", "ui"), stamp_ms=0, timeout=WAIT)
     assert written(store, "alive", push=(row(9), 9)).status == "dead"
     assert written(store, "alive", push=(row(9), 9), ui=change(sets={"lang": b"1"})).status == "dead"
     assert raw.keys("*") == [key("auth")]
@@ -373,7 +373,7 @@ def test_a_push_is_a_compare_and_set(store: RedisStore, raw: Any, there: Any, ne
     """A tombstone absorbs everything; else the higher version wins; same version: the newer stamp. A tombstone that the
     database knows of may be of a change of id, after which the session goes on."""
     if isinstance(there, str):
-        store.write_tombstone(DIGEST, 2 if there == "tombstone" else 0, ("auth", "ui"), timeout=WAIT)
+        store.push_many([(DIGEST, 2 if there == "tombstone" else 0)], ("auth", "ui"), stamp_ms=0, timeout=WAIT)
     elif there:
         store.push(row(there[0], payload={"_user_id": b'"7"', "old": b"1"}), there[1], LIFE, timeout=WAIT)
     before = says(raw, key("auth"))
@@ -421,7 +421,7 @@ def test_a_burial_leaves_a_tombstone_and_no_data(store: RedisStore, raw: Any, da
     if damaged:
         raw.delete(key("auth"))
         raw.set(key("auth"), "x")
-    store.write_tombstone(DIGEST, 4, ("translation", "auth", "ui"), timeout=WAIT)
+    store.push_many([(DIGEST, 4)], ("translation", "auth", "ui"), stamp_ms=0, timeout=WAIT)
     assert says(raw, key("auth")) == {"@d": DIGEST[:11], "@v": "4", "@live": "0"}
     assert raw.keys("*") == [key("auth")]
     assert TOMBSTONE_MS - 5000 < raw.pttl(key("auth")) <= TOMBSTONE_MS
@@ -518,13 +518,13 @@ def test_a_server_that_forgot_the_scripts_is_sent_them(store: RedisStore, raw: A
         lambda: merge(store, step("set", "a", b"1"), guard="alive").outcomes,
         lambda: dict(store.read(VISITOR, {"ui": 0}, timeout=WAIT).records["ui"].fields),
         lambda: store.quarantine(VISITOR, "ui", timeout=WAIT),
-        lambda: store.write_tombstone(DIGEST, 2, ("auth",), timeout=WAIT),
+        lambda: store.push_many([(DIGEST, 2)], ("auth",), stamp_ms=0, timeout=WAIT),
     )  # fmt: skip
     found = []
     for operation in operations:
         raw.script_flush()
         found.append(operation())
-    assert found == ["written", (APPLIED,), {"a": b"1", "b": b"1"}, None, None]
+    assert found == ["written", (APPLIED,), {"a": b"1", "b": b"1"}, None, [b"buried"]]
 
 
 def hashes_sent(raw: Any) -> int:
@@ -566,7 +566,7 @@ def test_what_is_known_is_believed_only_while_it_is_there(store: RedisStore, raw
     for _ in range(2):
         store.read(USER, {"auth": 0, "ui": 0}, timeout=WAIT)
     if loss == "tombstone":
-        store.write_tombstone(DIGEST, 1, ["auth", "ui"], timeout=WAIT)
+        store.push_many([(DIGEST, 1)], ["auth", "ui"], stamp_ms=0, timeout=WAIT)
     elif loss == "emptied":
         raw.flushall()
     else:
@@ -694,7 +694,7 @@ def test_a_server_out_of_memory_takes_what_replaces_or_ends_something_and_nothin
     given(store, "alive")
     with out_of_memory(raw):
         assert store.push(row(2), 2, LIFE, timeout=WAIT) == "pushed"
-        store.write_tombstone(DIGEST, 3, ("auth",), timeout=WAIT)
+        store.push_many([(DIGEST, 3)], ("auth",), stamp_ms=0, timeout=WAIT)
         for new in (
             lambda: store.push(replace(row(), digest="e" * 43), 1, LIFE, timeout=WAIT),
             lambda: merge(store, step("set", "a", b"1")),

@@ -213,7 +213,7 @@ def test_a_server_that_is_behind_gets_what_it_lacks(server: Server) -> None:
 def test_data_of_a_signed_in_session_comes_back_only_if_it_lives(server: Server) -> None:
     """I7: nothing is created under an id whose session is over, or may be."""
     assert server.restore(server.now(), "alive", lang="ja") == Merged("gone")
-    server.store.write_tombstone(SID, 1, ["ui"], timeout=5)
+    server.store.push_many([(SID, 1)], ["ui"], stamp_ms=0, timeout=5)
     assert server.restore(server.now(), "alive", lang="ja") == Merged("dead")
     assert server.fields == {}
 

@@ -183,7 +183,9 @@ def _ends_the_idle(self: rows.Resync, ms_ago: int, shards: Any) -> bool:
     backend = self._backend
     for row in backend.database.changed_since(ms_ago + leases.INCIDENT_MARGIN_MS).rows:
         if row.state is not RowState.VALID:
-            backend.primary.write_tombstone(row.digest, row.version, tuple(backend.table.categories), timeout=2.0)
+            backend.primary.push_many(
+                [(row.digest, row.version)], tuple(backend.table.categories), stamp_ms=0, timeout=2.0
+            )
     return _push_changes(self, ms_ago, shards)
 
 

@@ -348,7 +348,7 @@ def test_a_category_begins_anew_while_its_slot_moves(on_its_way: ClusterStore) -
 
 def test_a_sign_out_holds_while_its_slot_moves(on_its_way: ClusterStore, cluster: Cluster) -> None:
     """The tombstone is there at once, and nothing else of the session."""
-    on_its_way.write_tombstone(ROW.digest, 2, (AUTH, "ui"), timeout=LONG)
+    on_its_way.push_many([(ROW.digest, 2)], (AUTH, "ui"), stamp_ms=0, timeout=LONG)
     found = read(on_its_way).auth
     assert found is not None
     assert found.row is None

@@ -133,7 +133,6 @@ def calls(store: RedisStore) -> Mapping[str, Callable[[], object]]:
         "copies": lambda: store.copies([(DIGEST, "ui")], timeout=LONG),
         "quarantine": lambda: store.quarantine(USER, "ui", timeout=LONG),
         "push_many": lambda: store.push_many([(row(), HOUR), (OTHER, 1)], ["auth", "ui"], stamp_ms=2, timeout=LONG),
-        "write_tombstone": lambda: store.write_tombstone(DIGEST, 2, ["auth", "ui"], timeout=LONG),
         "look_at_canary": lambda: store.endpoint.look_at_canary(None, timeout=LONG),
         "probe": lambda: store.endpoint.probe(f"{store.prefix}:canary:x", "x", timeout=LONG),
         "probe_read": lambda: store.endpoint.probe_read(timeout=LONG),

@@ -318,7 +318,6 @@ class ClusterStore:
 
     write = _of_session(RedisStore.write)
     push = _of_session(RedisStore.push)
-    write_tombstone = _of_session(RedisStore.write_tombstone, str)
     extend_idle = _of_session(RedisStore.extend_idle, str)
     quarantine = _of_session(RedisStore.quarantine)
     run_commands = _of_session(RedisStore.run_commands, _key_of)

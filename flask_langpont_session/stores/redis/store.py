@@ -201,14 +201,6 @@ class RedisStore:
         [reply] = self._change((row.digest,), lambda deadline_ms: [command], timeout)
         return str(reply, "ascii")
 
-    def write_tombstone(self, digest: str, version: int, categories: Sequence[str], *, timeout: float) -> None:
-        """Leave a tombstone and remove the session's data.
-
-        :param version: of the dead row; 0: the database does not know of it.
-        """
-        command = self.commands.tombstone(digest, version, categories)
-        self._change((digest,), lambda deadline_ms: [command], timeout)
-
     def push_many(
         self, what: Sequence[tuple[AuthRow | str, int]], categories: Sequence[str], *, stamp_ms: int, timeout: float
     ) -> Sequence[Any]:

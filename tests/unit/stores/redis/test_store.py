@@ -102,12 +102,6 @@ METHODS = {
         b"pushed",
         lambda found: found == [b"pushed"],
     ),
-    "write_tombstone": Method(
-        lambda s: s.write_tombstone(D, 1, ("ui", "auth"), timeout=WAIT),
-        ("write_tombstone", [key("auth"), key("ui")]),
-        b"buried",
-        lambda found: found is None,
-    ),
     "extend_idle": Method(
         lambda s: s.extend_idle(D, 1000, timeout=WAIT),
         ("extend_idle", [key("auth")]),
