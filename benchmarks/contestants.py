@@ -13,7 +13,7 @@ from flask.wrappers import Request, Response
 from flask_session import Session
 from flask_session.redis import RedisSessionInterface
 
-from flask_langpont_session import LangPontSession
+from devservers.constants import extended
 from flask_langpont_session.config.settings import PATIENCE
 from flask_langpont_session.events import level_changed
 from flask_langpont_session.extension import state_of
@@ -138,8 +138,8 @@ class Ours(Contestant):
     """This package."""
 
     name, label = "ours", "**flask_langpont_session**"
-    near_cache: tuple[str, ...] | None = None
-    """The setting: which categories are in it; None: all."""
+    constants: Mapping[str, Any] = {}
+    """Of the package, that are others (:mod:`devservers.constants`)."""
 
     def set_up(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -150,11 +150,11 @@ class Ours(Contestant):
             # Patience costs nothing while all is well. With the defaults, a busy machine would be an outage, and an
             # outage is not what is measured.
             **{name.upper(): value for name, value in PATIENCE.items()},
-            "NEAR_CACHE": self.near_cache,
+            **self.constants,
             **self.settings,
         }
         self.app.config.update({f"LANGPONT_SESSION_{name}": value for name, value in settings.items()})
-        LangPontSession(self.app)
+        extended(self.app)
         level_changed.connect(self._note_outage, sender=self.app)
         state_of(self.app).backend.database.upkeep.create_tables()
 
@@ -169,7 +169,7 @@ class OursWithoutNearCache(Ours):
     """This package, which then asks Redis at each read."""
 
     name, label = "ours-asking", "… without the near cache"
-    near_cache: tuple[str, ...] | None = ()
+    constants: Mapping[str, Any] = {"NEAR_CACHE": ()}
 
 
 KINDS: tuple[type[Contestant], ...] = (

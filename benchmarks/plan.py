@@ -62,7 +62,7 @@ HOURS = 730
 """Of a month."""
 
 POOL = 4 + 2
-"""Connections of a process to the database: ``DATABASE_CONCURRENCY``, and those that it has beside them."""
+"""Connections of a process to the database: ``DATABASE_CALLS``, and those that it has beside them."""
 
 IDLE = 3600.0
 """``IDLE_TIMEOUT``, seconds: the row of a session in use is written once in a quarter of it."""
@@ -304,7 +304,7 @@ class Plan:
             f"{demand.workers * POOL:,.0f}",
             "`max_connections` of the database",
             f"{POOL} per worker",
-            "PgBouncer in transaction mode, or a smaller `DATABASE_CONCURRENCY`",
+            "PgBouncer in transaction mode",
         )
 
 

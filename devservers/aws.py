@@ -74,7 +74,6 @@ class Aws(Server):
             "LANGPONT_SESSION_ENVIRONMENT": ENVIRONMENT,
             "LANGPONT_SESSION_SERVICE": SERVICE,
             "LANGPONT_SESSION_METRICS": ["cloudwatch", "prometheus"],
-            "LANGPONT_SESSION_METRICS_INTERVAL": INTERVAL,
             "LANGPONT_SESSION_METRICS_URL": "/metrics",
             "LANGPONT_SESSION_ALERT_TOPICS": {name: _topic(name) for name in SEVERITIES},
         }

@@ -23,7 +23,7 @@ from redis.retry import Retry
 from sqlalchemy.engine import make_url
 
 from . import events
-from .config.checks import FLASK_COOKIE, FLASK_SESSION_PICKLE, moment_of
+from .config.checks import FLASK_COOKIE, FLASK_SESSION_PICKLE, is_local, moment_of
 from .config.explanations import what_users_get
 from .config.rules import is_command
 from .config.settings import Settings, changes_of_settings, load_settings
@@ -80,6 +80,10 @@ log = logging.getLogger(__name__)
 
 Emit = Callable[[Signal, object], None]
 MakeIdentity = Callable[[str], ServerIdentity]
+
+DATABASE_CALLS = 4
+"""Calls of requests to the database at a time, per process. Further requests go on with what is known already: a slow
+database must not occupy all threads."""
 
 CLOSES = "langpont-session-close"
 """Name of the threads that close what applications leave that are dropped."""
@@ -279,14 +283,11 @@ def _active_sessions(
 ) -> ActiveSessions | None:
     if not settings.metrics:
         return None
+    from .ops.exporters import exporting
     from .ops.exporters.session_index import ActiveSessions  # not paid for where nothing is exported
 
-    return ActiveSessions(
-        redis[PRIMARY],
-        recorder,
-        is_up=lambda: health.snapshot().can(PRIMARY, WRITE),
-        interval=settings.metrics_interval,
-    )
+    is_up = lambda: health.snapshot().can(PRIMARY, WRITE)  # noqa: E731
+    return ActiveSessions(redis[PRIMARY], recorder, is_up=is_up, interval=exporting.INTERVAL)
 
 
 def _exporting(active: ActiveSessions | None, backend: Backend, monitor: Monitor) -> Exporting | None:
@@ -697,11 +698,17 @@ def _database(app: Flask, settings: Settings, codec: Codec) -> Database:
         engine = make_engine(url, settings.database_timeout, durable=durable)
     if warning := advice(engine.dialect.driver):
         log.warning("%s", warning, extra=fields("driver_not_known", driver=engine.dialect.driver))
+    if engine.dialect.name == "sqlite" and settings.redis_url and not is_local(settings.redis_url):
+        log.warning(
+            "the session database is a SQLite file, and Redis is on another host: this is right for one host of the "
+            "application. Two hosts need one database, or each decides alone about sign-ins",
+            extra=fields("sqlite_of_one_host"),
+        )
     shows_use = settings.device_labels or settings.device_networks
     return Database(
         engine,
         timeout=settings.database_timeout,
-        concurrency=settings.database_concurrency,
+        concurrency=DATABASE_CALLS,
         makes_tables=_makes_tables(app, settings),
         idle_of=settings.privileges.idle_ms,
         notes_use_after=int(settings.life.idle_ms * EXTEND_AFTER) if shows_use else None,

@@ -199,8 +199,6 @@ class Lab:
             "LANGPONT_SESSION_REPLICA_URL": self.replica.url,
             "LANGPONT_SESSION_DATABASE_URL": self.database.url,
             "LANGPONT_SESSION_JOURNAL": str(self.folder / "journal.sqlite3"),
-            # A worker that gets no requests shall notice an outage, too, while the panel is open.
-            "LANGPONT_SESSION_HEALTH_INTERVAL": 1,
             **(self.aws.settings() if self.aws else {}),
         }
 

@@ -27,7 +27,7 @@ from typing import Any, TypeVar
 from flask import Flask, Request, Response, session
 from flask.sessions import SessionInterface, SessionMixin
 
-import flask_langpont_session
+from devservers.constants import extended
 from devservers.processes import wait_until
 from devservers.valkey import Valkey
 
@@ -152,7 +152,7 @@ def application(**settings: Any) -> Iterator[Flask]:
         app = Flask(__name__, instance_path=folder)
         app.config.update(TESTING=True, SECRET_KEY="x" * 40)
         app.config.update({f"LANGPONT_SESSION_{name}": value for name, value in settings.items()})
-        extension = flask_langpont_session.LangPontSession(app)
+        extension = extended(app)
         extension.create_tables(app)
         yield app
         extension.close(app)

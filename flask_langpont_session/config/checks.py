@@ -138,12 +138,6 @@ def some_of(*allowed: str) -> Check:
     return check
 
 
-def registry(name: str, value: Any) -> str | None:
-    if value is None or (hasattr(value, "collect") and hasattr(value, "register")):
-        return None
-    return f"{name}: a CollectorRegistry of prometheus_client, not {type(value).__name__}"
-
-
 def one_of(*allowed: str) -> Check:
     return lambda name, value: None if value in allowed else f"{name}: one of {', '.join(allowed)}, not {value!r}"
 

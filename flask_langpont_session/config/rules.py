@@ -142,9 +142,8 @@ def _table_relations(settings: Settings) -> list[str]:
                 others = ", ".join(known for known in table.categories if known != AUTH)
                 problems.append(f"{PREFIX}{name.upper()}: {category!r} is not one of {others or 'no categories'}")
     problems += [
-        f"{PREFIX}{name.upper()}: {category!r} is not one of {', '.join(table.categories)}"
-        for name in ("near_cache", "encrypted_categories")
-        for category in getattr(settings, name) or ()
+        f"{PREFIX}ENCRYPTED_CATEGORIES: {category!r} is not one of {', '.join(table.categories)}"
+        for category in settings.encrypted_categories or ()
         if category not in table.categories
     ]
     return problems
@@ -288,9 +287,9 @@ def _places(settings: Settings, app: Flask) -> list[str]:
 def _database_problems(settings: Settings) -> list[str]:
     engine, url = settings.database_engine, settings.database_url
     if engine is not None:
-        label, problem = f"{PREFIX}DATABASE_ENGINE", _engine_problem(engine) or _place_problem(engine.url, settings)
+        label, problem = f"{PREFIX}DATABASE_ENGINE", _engine_problem(engine) or _place_problem(engine.url)
     elif url:
-        label, problem = f"{PREFIX}DATABASE_URL", _driver_problem(url) or _place_problem(make_url(url), settings)
+        label, problem = f"{PREFIX}DATABASE_URL", _driver_problem(url) or _place_problem(make_url(url))
     else:
         return []
     return [f"{label}: {problem}"] if problem else []
@@ -331,23 +330,15 @@ def _driver_problem(text: str | URL) -> str | None:
     return None
 
 
-def _place_problem(url: URL, settings: Settings) -> str | None:
+def _place_problem(url: URL) -> str | None:
     """Return why a database cannot decide about all sessions of the application."""
     if url.get_backend_name() in ("mysql", "mariadb") and url.query.get("charset", "utf8mb4") != "utf8mb4":
         return (
             "its charset has no form for some names, and such users could never sign in; write "
             "charset=utf8mb4, or leave it out"
         )
-    if url.get_backend_name() != "sqlite":
-        return None
     if checks.is_in_memory(url):
         return "an in-memory SQLite database forgets every session and is private to one thread; use a file"
-    remote = settings.redis_client is None and settings.redis_url and not checks.is_local(settings.redis_url)
-    if remote and not settings.single_host:
-        return (
-            "SQLite beside a Redis on another host: each host would decide about sign-ins alone; "
-            f"use a shared database, or set {PREFIX}SINGLE_HOST=True if there is only one host"
-        )
     return None
 
 
@@ -383,14 +374,9 @@ def _journal_problems(settings: Settings) -> list[str]:
 def _metrics_problems(settings: Settings) -> list[str]:
     """Check what an exporter needs and will not find by itself later, as it may find credentials."""
     label = f"{PREFIX}METRICS"
-    idle = [
-        f"{PREFIX}{name}: nothing reads it; add {exporter!r} to METRICS, or leave this out"
-        for name, exporter in (
-            ("METRICS_URL", "prometheus"),
-            ("METRICS_REGISTRY", "prometheus"),
-        )
-        if getattr(settings, name.lower()) is not None and exporter not in settings.metrics
-    ]
+    idle = []
+    if settings.metrics_url is not None and "prometheus" not in settings.metrics:
+        idle = [f"{PREFIX}METRICS_URL: nothing reads it; add 'prometheus' to METRICS, or leave this out"]
     missing = [
         f'{label}: {exporter} needs {module}; pip install "flask-langpont-session[{extra}]"'
         for exporter, module, extra in (

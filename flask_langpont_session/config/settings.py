@@ -46,7 +46,6 @@ PATIENCE: Mapping[str, float] = {
 ALONE: Mapping[str, Any] = {
     "metrics": [],
     "metrics_url": None,
-    "metrics_registry": None,
     "alert_topics": {},
     "adopt": [],
 }
@@ -55,12 +54,9 @@ takes no sessions over."""
 
 _LOCAL_REDIS = "redis://localhost:6379/0"
 
-LONGEST_METRICS_INTERVAL = 60
-"""Seconds. Alarms of ``infra/elasticache.yaml`` count minutes in which a process reported, and must find each."""
-
 _SECONDS = "seconds"
 
-_COUNT_FOR_DATA = ("encrypted_categories", "near_cache", "carry_on_sign_in")
+_COUNT_FOR_DATA = ("encrypted_categories", "carry_on_sign_in")
 """Settings in which ``ui`` stands for ``data``, too: what no feature names was in ``ui`` before there was ``data``."""
 
 
@@ -88,10 +84,7 @@ class Settings:
     database_url: str | URL | None = _setting(None, checks.optional(checks.text))
     database_engine: Engine | None = _setting(None, checks.engine)
     database_timeout: float = _setting(0.25, checks.number(0.001, 60, _SECONDS))
-    database_concurrency: int = _setting(4, checks.integer(1, 1000, "calls"))
-    single_host: bool = _setting(False, checks.flag)
     memory_bytes: int = _setting(67_108_864, checks.integer(0, 1_099_511_627_776, "bytes"))
-    near_cache: Sequence[str] | None = _setting(None, checks.optional(checks.names))  # None: all categories
     local_cache_ttl: int = _setting(1800, checks.integer(1, 86_400, _SECONDS))
     # "": in the instance folder; None: in memory only
     journal: str | Path | None = _setting("", checks.optional(checks.path))
@@ -133,7 +126,6 @@ class Settings:
     carry_on_sign_out: Sequence[str] = _setting(("ui",), checks.names)
     cookie_resend: str = _setting("due", checks.one_of("due", "flask"))
     request_budget: float = _setting(0.3, checks.number(0.01, 60, _SECONDS))
-    health_interval: float = _setting(30, checks.number(0.05, 3600, _SECONDS))
     max_category_bytes: int = _setting(65_536, checks.integer(64, 16_777_216, "bytes"))
     key_prefix: str = _setting("session", checks.prefix)
     health_url_prefix: str | None = _setting("/healthz", checks.optional(checks.page_like("/healthz")))
@@ -141,9 +133,7 @@ class Settings:
     environment: str = _setting("production", checks.dimension)
     service: str = _setting("LangPont", checks.dimension)
     metrics: Sequence[str] = _setting(list, checks.some_of("cloudwatch", "emf", "otel", "prometheus"))
-    metrics_interval: float = _setting(60, checks.number(1, LONGEST_METRICS_INTERVAL, _SECONDS))
     metrics_url: str | None = _setting(None, checks.optional(checks.page_like("/metrics")))
-    metrics_registry: Any = _setting(None, checks.registry)
     alert_topics: Mapping[str, str] = _setting(dict, checks.topics)
     alert_runbook: str = _setting("docs/operations.md", checks.text)
     adopt: Sequence[str] = _setting(list, checks.some_of(FLASK_COOKIE, FLASK_SESSION, FLASK_SESSION_PICKLE))
@@ -265,6 +255,12 @@ _FORMER: Mapping[str, str] = {
     "drill_socket": "`flask langpont drill` is of a copy of the application; in staging, stop a store for a while",
     "metrics_emf_agent": "EMF goes to the standard output, which the CloudWatch agent can read",
     "alert_repeat": "an alert is sent once and called off; the receiver repeats it, by its dedup_key",
+    "database_concurrency": "four requests of a process ask the database at a time",
+    "health_interval": "a worker looks at idle stores every 30 seconds, and at once at one that fails",
+    "metrics_interval": "figures are published every minute",
+    "metrics_registry": "the figures are in the default registry of prometheus_client",
+    "near_cache": "all categories are kept; a Redis user without the right to CLIENT TRACKING is asked each time",
+    "single_host": "SQLite beside a Redis on another host is taken for the choice of a single host",
     "health_fail_level": "let the monitor ask for the level, as in /healthz?fail_at=4",
 }
 """Names that settings had → what bounds or does it instead."""
@@ -312,7 +308,6 @@ def _under_test(values: Mapping[str, Any], scratch: Scratch) -> dict[str, Any]:
     if not url or checks.is_in_memory(url):  # which would be another database for each thread
         filled["database_url"] = _sqlite_in(scratch.path)
         filled["database_engine"] = None
-        filled["single_host"] = True  # wherever Redis is, as in CI: no other host has this file
     if filled.get("journal", "") == "":
         filled["journal"] = None
     longest = filled.get("request_budget", PATIENCE["request_budget"])
@@ -383,10 +378,8 @@ def _in_ms(seconds: int | None) -> int | None:
 
 
 def _near(settings: Settings, table: CategoryTable) -> Iterable[str]:
-    """Return the categories of NEAR_CACHE, as far as anything may be kept of them."""
-    if not settings.memory_bytes:
-        return ()
-    return table.categories if settings.near_cache is None else settings.near_cache
+    """Return the categories that need not be read again until Redis reports a change: all, if anything is kept."""
+    return table.categories if settings.memory_bytes else ()
 
 
 def _sealed(settings: Settings, table: CategoryTable) -> Iterable[str]:

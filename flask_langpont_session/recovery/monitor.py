@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple
 
 from ..policy.health import ONLY
@@ -38,6 +39,9 @@ POLL = 0.2
 REST = 1.0
 """Seconds between two rounds while nothing happens in this process. The replay looks a tenth as often then: something
 happens before there is anything for it to do."""
+
+INTERVAL = 30.0
+"""Seconds between two looks at stores that nothing is the matter with, if no request asks them."""
 
 _LEAST_WAIT = 0.01
 """Seconds between two rounds at least, unless something is suspected."""
@@ -83,10 +87,12 @@ class Monitor:
         self.backend = backend
         self._attend = attend
 
+        clocked = partial(Probes, clock=clock, rng=rng or CHANCE, interval=INTERVAL)
+
         def parts() -> tuple[Recovery, Outages, Probes]:
             recovery = Recovery(backend, suspect=self.suspect, clock=clock, now_ms=now_ms)
             outages, prober = Outages(backend, clock=clock), Prober(backend, lag)
-            return recovery, outages, Probes(backend, prober, recovery, outages, clock=clock, rng=rng or CHANCE)
+            return recovery, outages, clocked(backend, prober, recovery, outages)
 
         self._new_parts = parts
         self._begin()

@@ -211,6 +211,7 @@ class Probes:
     """The probes of all stores of one backend.
 
     :param clock: monotonic seconds.
+    :param interval: seconds between canaries while all stores are well.
     :ivar prober: makes the calls.
     """
 
@@ -223,6 +224,7 @@ class Probes:
         *,
         clock: Callable[[], float],
         rng: random.Random,
+        interval: float,
     ) -> None:
         self._backend = backend
         self._health = backend.health
@@ -231,6 +233,7 @@ class Probes:
         self._outages = outages
         self._clock = clock
         self._rng = rng
+        self._interval = interval
         self._probes: dict[str, StoreProbe] = {}
         self._next_canary = 0.0
 
@@ -284,8 +287,7 @@ class Probes:
     def _those_to_look_at(self, used: list[StoreProbe], lost: Collection[str]) -> list[StoreProbe]:
         """Return the probes for which a canary is due, whether or not a call to their store failed."""
         if due := self.is_canary_due:
-            interval = self._backend.settings.health_interval
-            self._next_canary = self._clock() + (min(interval, _ANXIOUS) if lost else interval)
+            self._next_canary = self._clock() + (min(self._interval, _ANXIOUS) if lost else self._interval)
         was_overtime = self.prober.take_overtime()
         # Where one store is lost the others carry its load: whether they can is worth knowing at once.
         is_new = any(probe.name in lost and not probe.was_lost for probe in used)

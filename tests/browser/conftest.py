@@ -43,7 +43,7 @@ def one_lab(gates: Path) -> Iterator[Lab]:
 
     Every test waits for that.
     """
-    settings = {"LANGPONT_SESSION_HEALTH_INTERVAL": 0.2, "GATES": str(gates)}
+    settings = {"LAB_LOOKS": 0.2, "GATES": str(gates)}
     with Lab(workers=2, settings=settings, application=APPLICATION) as lab:
         yield lab
 

@@ -70,7 +70,6 @@ def app(tmp_path: Path, valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> Iter
     engine.dispose()
     app.config.update(TESTING=True, SECRET_KEY="a key of 32 bytes or more, for tests")
     app.config.update(LANGPONT_SESSION_REDIS_URL=valkey.url, LANGPONT_SESSION_DATABASE_URL=url)
-    app.config["LANGPONT_SESSION_SINGLE_HOST"] = True  # with an ElastiCache of the page, too
     yield app
     if EXTENSION in app.extensions:
         close(app)

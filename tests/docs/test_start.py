@@ -58,9 +58,8 @@ def test_the_page_goes_on_counting_without_its_server(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(application.text)
     (init_db, _), (serve, _) = commands(blocks_of(ENGLISH, "console")[-1])
     assert (init_db, serve) == ("flask --app app langpont init-db", "flask --app app run")
-    settings = {"FLASK_LANGPONT_SESSION_HEALTH_INTERVAL": "0.2"}
     with Valkey(tmp_path / "valkey", appendonly=False) as valkey:
-        variables = environment(tmp_path, FLASK_LANGPONT_SESSION_REDIS_URL=valkey.url, **settings)
+        variables = environment(tmp_path, FLASK_LANGPONT_SESSION_REDIS_URL=valkey.url)
         subprocess.run(init_db.split(), cwd=tmp_path, env=variables, check=True, capture_output=True, timeout=60)
         with running(["-m", *serve.split(), "--port", str(port := free_port())], tmp_path, port, variables):
             seen: list[str] = []

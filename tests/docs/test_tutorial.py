@@ -44,9 +44,8 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     tutorial does."""
     folder = tmp_path_factory.mktemp("shop")
     (folder / "shop.py").write_bytes(SHOP.read_bytes())
-    settings = {"FLASK_LANGPONT_SESSION_HEALTH_INTERVAL": "0.2"}
     with Valkey(folder / "valkey", appendonly=False) as valkey:
-        variables = environment(folder, FLASK_LANGPONT_SESSION_REDIS_URL=valkey.url, **settings)
+        variables = environment(folder, FLASK_LANGPONT_SESSION_REDIS_URL=valkey.url)
         follow(consoles(TUTORIAL, "init-db")[0], folder, variables)
         command = ["-m", "flask", "--app", "shop", "run", "--port", str(port := free_port())]
         assert consoles(TUTORIAL, "flask --app shop run")

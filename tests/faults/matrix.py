@@ -112,7 +112,7 @@ WAITED_FOR: Mapping[str, Any] = {"pays": TIME_OUT, "config": {"REDIS_TIMEOUT": 0
 OWN_USER: Mapping[str, Any] = {"before": faults.app_user, "config": {"REDIS_URL": faults.signed_in_url}}
 NAMED: Mapping[str, Any] = {
     "before": names.named,
-    "config": {"REDIS_URL": names.url, "REDIS_TIMEOUT": 0.4, "SINGLE_HOST": True},
+    "config": {"REDIS_URL": names.url, "REDIS_TIMEOUT": 0.4},
 }
 HTTP = b"HTTP/1.1 400 Bad Request\r\n\r\n"
 

@@ -17,6 +17,7 @@ from typing import Any
 from flask import Flask, jsonify, request, session
 from werkzeug.test import TestResponse
 
+from devservers.constants import extended
 from devservers.servers import Postgres, Valkey
 from flask_langpont_session import LangPontSession, SessionTooLarge
 from flask_langpont_session.policy.ids import digest_of
@@ -99,7 +100,7 @@ class Site:
         }
         app.config.update(SECRET_KEY=SECRET_KEY, TESTING=True, PROPAGATE_EXCEPTIONS=False)
         app.config.update({f"LANGPONT_SESSION_{key}": value for key, value in settings.items() if value is not ...})
-        _add_pages(app, LangPontSession(app))
+        _add_pages(app, extended(app))
         app.testing = False  # as users are served: a damaged record must fail no page
         self._apps.append(app)
         self.events = self._listening.enter_context(captured_events(app))

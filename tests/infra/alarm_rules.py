@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
-from flask_langpont_session.config.settings import LONGEST_METRICS_INTERVAL, Settings
-from flask_langpont_session.ops.exporters import catalogue
+from flask_langpont_session.config.settings import Settings
+from flask_langpont_session.ops.exporters import catalogue, exporting
 from flask_langpont_session.stores.redis.near import MOST_LANES
 from tests.infra.alarm_states import ALARM, COMPOSITE_ALARM, METRIC_ALARM, OK, asked, histories, holds
 from tests.infra.metrics import ELASTICACHE, KNOWN, NETWORK, NODE, own_dimensions, watched
@@ -243,8 +243,8 @@ def alarm_periods(d: Deployment) -> Iterator[str]:
     """Each process reports at least once in every period that an alarm counts, however rarely it may do so."""
     for name, alarm in alarms(d).items():
         for metric in watched(alarm):
-            if metric.namespace == catalogue.NAMESPACE and metric.period < LONGEST_METRICS_INTERVAL:
-                yield f"{name} counts {metric.period} s, and METRICS_INTERVAL may be {LONGEST_METRICS_INTERVAL} s"
+            if metric.namespace == catalogue.NAMESPACE and metric.period < exporting.INTERVAL:
+                yield f"{name} counts {metric.period} s, and figures are published every {exporting.INTERVAL:g} s"
 
 
 @rule

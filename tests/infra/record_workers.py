@@ -166,7 +166,6 @@ def play(kind: str, folder: Path) -> Recording:
         settings = {
             "REDIS_URL": before_redis.instead_of(redis.url),
             "DATABASE_URL": f"sqlite:///{folder / 'sessions.sqlite3'}",
-            "SINGLE_HOST": "true",
             "METRICS": '["cloudwatch"]',
             "ENVIRONMENT": "production",
         }

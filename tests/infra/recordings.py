@@ -18,9 +18,9 @@ from prometheus_client import CollectorRegistry
 
 from benchmarks.outages.faults import OUTAGES
 from benchmarks.outages.stage import Stage
+from devservers.constants import extended
 from devservers.processes import wait_until
 from devservers.servers import Postgres, Valkey
-from flask_langpont_session import LangPontSession
 from flask_langpont_session.extension import state_of
 from tests.faults.proxy import REFUSE, FaultProxy
 from tests.infra.promtool import joined
@@ -200,7 +200,7 @@ class Site:
             settings["REPLICA_URL"] = servers.before_replica.instead_of(servers.replica.url)
         app.config.update(SECRET_KEY="test key of the test suite, 32+ bytes", TESTING=True)
         app.config.update({f"LANGPONT_SESSION_{name}": value for name, value in settings.items()})
-        LangPontSession(app)
+        extended(app)
         state_of(app).backend.database.upkeep.create_tables()
         app.post("/sign-in")(self._sign_in)
         app.post("/sign-out")(_sign_out)

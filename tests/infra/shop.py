@@ -41,7 +41,6 @@ def prepared(folder: Path) -> dict[str, str]:
         "FLASK_SECRET_KEY": "test key of the test suite, 32+ bytes",
         "FLASK_LANGPONT_SESSION_REDIS_URL": "redis://127.0.0.1:1/0",
         "FLASK_LANGPONT_SESSION_DATABASE_URL": f"sqlite:///{folder / 'sessions.sqlite3'}",
-        "FLASK_LANGPONT_SESSION_SINGLE_HOST": "true",
     }
 
 

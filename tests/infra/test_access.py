@@ -11,8 +11,8 @@ import redis
 from flask import Flask, request, session
 from prometheus_client import CollectorRegistry
 
+from devservers.constants import extended
 from devservers.servers import Valkey
-from flask_langpont_session import LangPontSession
 from flask_langpont_session.extension import state_of
 from tests.infra.environments import parameters
 from tests.infra.template import Deployment, good_template
@@ -46,11 +46,10 @@ def test_the_extension_is_refused_nothing(valkey: Valkey, tmp_path: Path) -> Non
         SECRET_KEY="x" * 32,
         LANGPONT_SESSION_REDIS_URL=f"redis://{USER}:{PASSWORD}@127.0.0.1:{valkey.port}/0",
         LANGPONT_SESSION_DATABASE_URL=f"sqlite:///{tmp_path}/auth.sqlite3",
-        LANGPONT_SESSION_SINGLE_HOST=True,
         LANGPONT_SESSION_METRICS=["prometheus"],
         LANGPONT_SESSION_METRICS_REGISTRY=CollectorRegistry(),
     )
-    app.session_interface = LangPontSession(app)
+    app.session_interface = extended(app)
 
     @app.post("/set")
     def set_() -> dict[str, Any]:

@@ -11,8 +11,8 @@ import pytest
 import sqlalchemy
 from flask import Flask, jsonify, request, session
 
+from devservers.constants import extended
 from devservers.servers import Postgres, Valkey
-from flask_langpont_session import LangPontSession
 from flask_langpont_session.build import State
 from flask_langpont_session.extension import state_of
 from flask_langpont_session.ops.exporters import session_index as active
@@ -205,7 +205,7 @@ def make_app(primary: Valkey, sqlite_url: str, tmp_path: Path, encryption: Mappi
         }
         app.config.update({"SECRET_KEY": "test key of the test suite, 32+ bytes", "TESTING": True, **flask_keys})
         app.config.update({f"LANGPONT_SESSION_{key}": value for key, value in settings.items() if value is not ...})
-        LangPontSession(app)
+        extended(app)
         unforced(state_of(app).backend.database.engine)
         state_of(app).backend.database.upkeep.create_tables()
         add_views(app)

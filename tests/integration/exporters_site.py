@@ -15,8 +15,8 @@ from pathlib import Path
 
 from flask import Flask, session
 
+from devservers.constants import extended
 from devservers.processes import LONG, children, spawn, wait_until
-from flask_langpont_session import LangPontSession
 from flask_langpont_session.extension import state_of
 from tests.support.patience import wait_for_the_journal
 
@@ -33,7 +33,7 @@ def create_app() -> Flask:
     wait_for_the_journal()
     app = Flask("app", instance_path=os.environ["FOLDER"])
     app.config.from_prefixed_env()
-    LangPontSession(app)
+    extended(app)
     state_of(app).backend.database.upkeep.create_tables()
     if "QUIET" in os.environ:
         be_quiet(app)

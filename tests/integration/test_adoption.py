@@ -17,9 +17,10 @@ import sqlalchemy as sa
 from flask import Flask
 from itsdangerous import TimestampSigner, URLSafeTimedSerializer
 
+from devservers.constants import extended
 from devservers.processes import wait_until
 from devservers.servers import Valkey
-from flask_langpont_session import LangPontSession, events, session
+from flask_langpont_session import events, session
 from flask_langpont_session.adoption import adopter
 from flask_langpont_session.adoption.adopter import FlaskCookie, FlaskSessionRecord
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
@@ -49,7 +50,7 @@ def make_shop(primary: Valkey, sqlite_url: str, tmp_path: Path) -> Iterator[Make
         for name, value in {**settings, **config}.items():
             is_ours = not name.startswith(("SESSION_", "SECRET_", "PERMANENT_"))
             app.config[f"LANGPONT_SESSION_{name}" if is_ours else name] = value
-        LangPontSession(app)
+        extended(app)
         unforced(parts(app).backend.database.engine)
         parts(app).backend.database.upkeep.create_tables()
         made.append(app)

@@ -87,7 +87,7 @@ def test_a_database_says_why(make_app: MakeApp, postgres: Postgres, ends: ExitSt
 
 @pytest.mark.parametrize("fault", WORDS)
 def test_a_redis_says_why(make_app: MakeApp, primary: Valkey, ends: ExitStack, fault: str) -> None:
-    app = make_app(REDIS_URL=valkey_with(fault, primary, ends), SINGLE_HOST=True)
+    app = make_app(REDIS_URL=valkey_with(fault, primary, ends))
     endpoint = parts(app).backend.endpoint(PRIMARY)
     until = time.monotonic() + 30
 

@@ -112,7 +112,7 @@ def test_status_of_a_healthy_application(make_app: MakeApp, replica: Valkey) -> 
 
 def test_status_says_why_there_is_no_near_cache(make_app: MakeApp, primary: Valkey) -> None:
     """No store is lost for it: exit code 0."""
-    app, switched_off = make_app(), make_app(NEAR_CACHE=())
+    app, switched_off = make_app(), make_app(MEMORY_BYTES=0)
     with primary.client() as client:
         client.execute_command("ACL", "SETUSER", "default", "-client|tracking")
         try:
@@ -124,7 +124,7 @@ def test_status_says_why_there_is_no_near_cache(make_app: MakeApp, primary: Valk
     assert "primary    ok, no near cache: the server refuses CLIENT TRACKING" in refused.output
     assert told["near_cache"]["primary"] in refused.output
     assert "primary    ok, near cache\n" in run(app, "status").output
-    assert "primary    ok, no near cache: NEAR_CACHE is ()" in run(switched_off, "status").output
+    assert "primary    ok, no near cache: MEMORY_BYTES is 0" in run(switched_off, "status").output
     path = parts(app).backend.journal.file.path
     assert path is not None
     parts(app).backend.journal.close()

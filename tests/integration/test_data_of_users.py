@@ -172,15 +172,14 @@ def test_a_key_that_begins_like_a_right_is_data(app: Flask) -> None:
 def test_a_list_that_names_ui_counts_for_data(make_app: MakeApp, caplog: pytest.LogCaptureFixture) -> None:
     """A list that names ``ui`` counts for ``data``, because these keys belonged to it; that is said once, and not
     where both are named."""
-    lists: dict[str, Any] = {"CARRY_ON_SIGN_IN": ["ui"], "NEAR_CACHE": ["auth", "ui"], "ENCRYPTED_CATEGORIES": ["ui"]}
+    lists: dict[str, Any] = {"CARRY_ON_SIGN_IN": ["ui"], "ENCRYPTED_CATEGORIES": ["ui"]}
     keys = {"ENCRYPTION_KEYS": [bytes(range(200, 232)).hex()]}
     with caplog.at_level(logging.INFO):
         settings = parts(make_app(**lists, **keys)).settings
     assert settings.carry_on_sign_in == ("ui", "data")
-    assert settings.near_categories == {"auth", "ui", "data"}
     assert settings.sealed_categories == {"ui", "data"}
     [record] = [record for record in caplog.records if "'data'" in record.getMessage()]
-    assert [f"LANGPONT_SESSION_{name}" in record.getMessage() for name in lists] == [True] * 3
+    assert [f"LANGPONT_SESSION_{name}" in record.getMessage() for name in lists] == [True] * 2
     caplog.clear()
     with caplog.at_level(logging.INFO):
         both = parts(make_app(**{name: [*named, "data"] for name, named in lists.items()}, **keys)).settings

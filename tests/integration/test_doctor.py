@@ -20,6 +20,7 @@ from click.testing import Result
 from flask import Flask
 from prometheus_client import CollectorRegistry
 
+from devservers.constants import extended
 from devservers.processes import free_port, wait_until
 from devservers.server import answers_http
 from devservers.servers import Postgres, Valkey
@@ -118,7 +119,7 @@ def make(tmp_path: Path, sqlite_url: str) -> Iterator[Make]:
         app.config.update(SECURE | flask)
         settings = {"DATABASE_URL": sqlite_url, "JOURNAL": str(tmp_path / "journal.sqlite3"), **PATIENT, **config}
         app.config.update({f"LANGPONT_SESSION_{name}": value for name, value in settings.items()})
-        LangPontSession(app)
+        extended(app)
         if tables and parts(app).backend.database.engine.dialect.name == "sqlite":
             parts(app).backend.database.upkeep.create_tables()
         made.append(app)
@@ -211,7 +212,7 @@ def test_a_mistake_in_the_configuration_cannot_be_run(tmp_path: Path) -> None:
     def create() -> Flask:
         app = Flask("app", instance_path=str(tmp_path))
         app.config["LANGPONT_SESSION_REDIS_URI"] = "redis://localhost"
-        LangPontSession(app)
+        extended(app)
         return app
 
     result = Flask("other").test_cli_runner().invoke(langpont, ["doctor"], obj=ScriptInfo(create_app=create))
@@ -280,7 +281,7 @@ CONFIGURED: list[tuple[str, str, dict[str, Any], str]] = [
     ("cookie", "warning", {"SESSION_COOKIE_NAME": "session", "SESSION_COOKIE_SECURE": False}, "without HTTPS"),
     ("time-outs", "warning", {"REDIS_TIMEOUT": 6}, "0 ms of REQUEST_BUDGET"),
     ("journal-file", "warning", {"JOURNAL": None}, "JOURNAL is None"),
-    ("near-cache", "ok", {"NEAR_CACHE": ()}, "switched off"),
+    ("near-cache", "ok", {"MEMORY_BYTES": 0}, "nothing is kept"),
     ("grace", "warning", {"LOCAL_CACHE_TTL": 120}, "users are signed out after 120 s"),
 ]
 
@@ -477,7 +478,7 @@ def test_tls(make: Make, tmp_path: Path) -> None:
     with ExitStack() as ends:
         server = ends.enter_context(Redis8(tmp_path / "tls", certificate=authority.issue(["localhost"])))
         url = f"rediss://localhost:{server.port}/0"
-        app = make(REDIS_URL=url, REDIS_CA_FILE=str(authority.certificate), SINGLE_HOST=True)
+        app = make(REDIS_URL=url, REDIS_CA_FILE=str(authority.certificate))
         assert outcome(app, "redis-tls") == ("ok", "primary TLS, on this host")
         careless = redis.Redis(
             host="localhost", port=server.port, ssl=True, ssl_cert_reqs="none", ssl_check_hostname=False
@@ -523,7 +524,7 @@ def altered(app: Flask, *statements: str) -> None:
 
 def test_tables_columns_and_indexes(make: Make, primary: Valkey, database_url: str) -> None:
     """On each engine: none; all; one index, one column, one table less."""
-    app = make(REDIS_URL=primary.url, DATABASE_URL=database_url, SINGLE_HOST=True)
+    app = make(REDIS_URL=primary.url, DATABASE_URL=database_url)
     database = parts(app).backend.database
     if database.engine.dialect.name != "sqlite":
         assert outcome(app, "tables")[0] == "failure"

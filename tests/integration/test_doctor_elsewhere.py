@@ -57,13 +57,13 @@ def told(app: Flask, name: str) -> list[str]:
 def test_a_redis_elsewhere_without_tls(make_app: MakeApp, far: Valkey, address: str) -> None:
     """The data of all sessions can be read on the way; and a password, which is worse."""
     place = f"{address}:{far.port}/0"
-    assert told(make_app(REDIS_URL=f"redis://{place}", SINGLE_HOST=True), "redis-tls") == [
+    assert told(make_app(REDIS_URL=f"redis://{place}"), "redis-tls") == [
         "warning redis-tls primary: all data of sessions goes over the network without TLS"
     ]
     with far.client() as client:
         client.config_set("requirepass", "secret")
         try:
-            app = make_app(REDIS_URL=f"redis://:secret@{place}", SINGLE_HOST=True)
+            app = make_app(REDIS_URL=f"redis://:secret@{place}")
             assert told(app, "redis-tls") == ["failure redis-tls primary: a password goes over the network without TLS"]
         finally:
             client.config_set("requirepass", "")
@@ -74,7 +74,7 @@ def test_a_redis_elsewhere_whose_certificate_is_not_checked(make_app: MakeApp, a
     certificate = Authority(tmp_path).issue(["localhost"])
     with Redis8(tmp_path / "tls", certificate=certificate, extra=open_to(address)) as server:
         careless = redis.Redis(host=address, port=server.port, ssl=True, ssl_cert_reqs="none", ssl_check_hostname=False)
-        app = make_app(REDIS_CLIENT=careless, REDIS_URL=..., SINGLE_HOST=True)
+        app = make_app(REDIS_CLIENT=careless, REDIS_URL=...)
         assert told(app, "redis-tls") == ["warning redis-tls primary: TLS, but any certificate is accepted"]
         careless.close()
 

@@ -15,6 +15,7 @@ import pytest
 from flask import Flask
 from prometheus_client import CollectorRegistry
 
+from devservers.constants import extended
 from devservers.processes import free_port, wait_until
 from devservers.servers import Valkey
 from flask_langpont_session import LangPontSession
@@ -46,7 +47,7 @@ def make(primary: Valkey, tmp_path: Path) -> Make:
             **config,
         }
         app.config.update({f"LANGPONT_SESSION_{key}": value for key, value in settings.items()})
-        LangPontSession(app)
+        extended(app)
         return app
 
     return make

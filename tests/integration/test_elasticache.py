@@ -43,7 +43,7 @@ from .tls import Authority, TlsFront
 
 PATIENT = {
     "REQUEST_BUDGET": 30, "REDIS_TIMEOUT": 10, "DATABASE_TIMEOUT": 10,
-    "DATABASE_CONCURRENCY": 16, "SINGLE_HOST": True,
+    "DATABASE_CONCURRENCY": 16,
 }  # fmt: skip
 """A busy machine is not an outage: what is tested here is which server is found, not how fast."""
 

@@ -107,7 +107,7 @@ def test_every_block_is_run() -> None:
 
 @pytest.fixture
 def site(make_app: MakeApp, primary: Valkey, replica: Valkey) -> Flask:
-    return make_app(REPLICA_URL=replica.url, NEAR_CACHE=None)
+    return make_app(REPLICA_URL=replica.url)
 
 
 def test_status(site: Flask) -> None:

@@ -45,7 +45,7 @@ def service(running: Service) -> Service:
 
 @pytest.fixture
 def make(make_app: MakeApp) -> Callable[..., Flask]:
-    return lambda url, **config: make_app(REDIS_URL=url, SINGLE_HOST=True, **(PATIENT | config))
+    return lambda url, **config: make_app(REDIS_URL=url, **(PATIENT | config))
 
 
 @pytest.fixture

@@ -97,7 +97,6 @@ PROFILES = (
         ("permanent", "clear", "later"),
     ),
     Profile("encrypted", ENCRYPTED, ("category", "flash", "flashes")),
-    Profile("near in part", {"NEAR_CACHE": ["auth", "ui", "translation"]}, ("category",)),
     Profile("measured", {"METRICS": ["prometheus"]}, ("sign in", "sign out")),
     Profile("Flask-Login", steps=("login", "logout", "current user", "current user", "transient", "flash"), login=True),
 )

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from alembic.migration import MigrationContext
 from flask import Flask
 
+from devservers.constants import extended
 from devservers.processes import wait_until
 from devservers.servers import Valkey
 from flask_langpont_session import LangPontSession
@@ -36,7 +37,7 @@ def make(primary: Valkey, database_url: str, tmp_path: Path) -> Iterator[Make]:
         app.config.update({key: config.pop(key) for key in list(config) if key in ("TESTING", "DEBUG")})
         settings = {"REDIS_URL": primary.url, "DATABASE_URL": database_url, **PATIENT, **config}
         app.config.update({f"LANGPONT_SESSION_{key}": value for key, value in settings.items()})
-        LangPontSession(app)
+        extended(app)
         add_views(app)
         made.append(app)
         return app

@@ -264,7 +264,6 @@ def settings(primary: Valkey, sqlite_url: str, tmp_path: Path) -> dict[str, str]
         "FLASK_LANGPONT_SESSION_REDIS_URL": primary.url,
         "FLASK_LANGPONT_SESSION_DATABASE_URL": sqlite_url,
         "FLASK_LANGPONT_SESSION_JOURNAL": str(tmp_path / "shared" / "journal.sqlite3"),
-        "FLASK_LANGPONT_SESSION_HEALTH_INTERVAL": "0.2",
         # A busy machine is no outage: the primary is killed when it is to be one.
         "FLASK_LANGPONT_SESSION_DATABASE_TIMEOUT": "5",
         "FLASK_LANGPONT_SESSION_REDIS_TIMEOUT": "2",

@@ -73,7 +73,7 @@ def resolver(monkeypatch: pytest.MonkeyPatch, primary: Valkey) -> Iterator[Resol
 
 @pytest.fixture
 def by_name(make_app: MakeApp) -> Callable[..., Flask]:
-    return lambda **config: make_app(REDIS_URL=f"redis://{NAME}:6379/0", SINGLE_HOST=True, **config)
+    return lambda **config: make_app(REDIS_URL=f"redis://{NAME}:6379/0", **config)
 
 
 @pytest.fixture(scope="module")
@@ -345,7 +345,7 @@ def test_connections_of_every_origin_are_made_alike(make_app: MakeApp, primary: 
     """Bytes, no retries, a deadline, no maintenance notifications: whatever the client was made for."""
     config: dict[str, Any] = {"REDIS_URL": primary.url}
     if how == "sentinel":
-        config = {"REDIS_URL": "redis+sentinel://127.0.0.1:1/service", "SINGLE_HOST": True}
+        config = {"REDIS_URL": "redis+sentinel://127.0.0.1:1/service"}
     elif how != "url":
         client = redis.Redis(port=primary.port, decode_responses=True, protocol=3 if how == "protocol 3" else 2)
         config = {"REDIS_URL": ..., "REDIS_CLIENT": client}

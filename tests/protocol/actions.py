@@ -22,6 +22,7 @@ from flask_langpont_session.policy.loaded import Loaded, Verdict
 from flask_langpont_session.policy.plans import Kept, Plan, Saved
 from flask_langpont_session.policy.rows import RowState
 from flask_langpont_session.policy.serializer import encode
+from flask_langpont_session.recovery import monitor
 from flask_langpont_session.request.scope import RequestScope
 from flask_langpont_session.stores.host.journal import PendingWrite
 
@@ -705,7 +706,7 @@ def _rest(world: World) -> bool:
         _replicate(world, "all")
         if world.is_quiet:
             # A worker that still has a connection to a server that was replaced finds out at its next canary.
-            world.clock.advance(round(world.settings.health_interval * 1000))
+            world.clock.advance(round(monitor.INTERVAL * 1000))
             for _ in range(2):
                 world.tick_all()
                 _replicate(world, "all")

@@ -28,7 +28,7 @@ from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, REPLICA, Health, HealthLimits, Listeners
 from flask_langpont_session.policy.ids import SessionId
 from flask_langpont_session.policy.rows import AuthEntry
-from flask_langpont_session.recovery import steps
+from flask_langpont_session.recovery import monitor, steps
 from flask_langpont_session.recovery.monitor import Monitor, Round
 from flask_langpont_session.recovery.steps import Reach
 from flask_langpont_session.request import revocations
@@ -90,7 +90,6 @@ def settings_of(profile: str) -> Settings:
     app.testing = True
     values = {
         **PROFILES[profile],
-        "HEALTH_INTERVAL": 5,
         "LOCAL_CACHE_TTL": 60,
         "JOURNAL": None,
         "JOURNAL_TTL": 120,
@@ -105,9 +104,10 @@ PARTS: Mapping[Any, Mapping[str, Any]] = {
     revocations: {"MOST_AT_ONCE": 1},
     steps: {"BATCH": 2, "PIPELINE": 2, "AT_ONCE": 3},
     near: {"MOST_LANES": 1},
+    monitor: {"INTERVAL": 5.0},
 }
-"""How much the package does at a time, much smaller than it is: a few sessions are too many for it. Which session has
-which of several lanes is another one in each process."""
+"""How often a worker looks at its stores, and how much the package does at a time, much smaller than it is: a few
+sessions are too many for it. Which session has which of several lanes is another one in each process."""
 
 
 @contextmanager

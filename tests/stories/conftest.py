@@ -23,7 +23,7 @@ def one_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         "LANGPONT_SESSION_DATABASE_TIMEOUT": 2,
         "LANGPONT_SESSION_REQUEST_BUDGET": 3,
         # Every story waits for this to be over again.
-        "LANGPONT_SESSION_HEALTH_INTERVAL": 0.2,
+        "LAB_LOOKS": 0.2,
     }
     with (
         Lab(workers=WORKERS, preload=True, settings=settings, application=APPLICATION) as lab,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from flask_langpont_session import LangPontSession
+from devservers.constants import extended
 from tests.integration.conftest import add_views, close, parts
 from tests.integration.tls import Authority
 
@@ -34,12 +34,11 @@ def make_app(tmp_path: Path) -> Iterator[MakeApp]:
         settings = {
             "DATABASE_URL": f"sqlite:///{tmp_path / 'sessions.sqlite3'}",
             "JOURNAL": str(folder / "journal.sqlite3"),
-            "SINGLE_HOST": True,  # by its word; the names of some servers here are not those of this host
             **PATIENT,
             **config,
         }
         app.config.update({f"LANGPONT_SESSION_{key}": value for key, value in settings.items()})
-        LangPontSession(app)
+        extended(app)
         made.append(app)
         if tables:
             parts(app).backend.database.upkeep.create_tables()

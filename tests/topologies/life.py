@@ -34,7 +34,7 @@ def application(url: str, folder: str) -> Flask:
         "DATABASE_URL": f"sqlite:///{folder}/langpont_session.sqlite3",
         "JOURNAL": f"{folder}/langpont_session_journal.sqlite3",
     }
-    settings = {"REDIS_URL": url, "SINGLE_HOST": True, **files, **PATIENT}
+    settings = {"REDIS_URL": url, **files, **PATIENT}
     app.config.update({f"LANGPONT_SESSION_{key}": value for key, value in settings.items()})
     LangPontSession(app)
     state_of(app).backend.database.upkeep.create_tables()

@@ -32,7 +32,6 @@ def served(folder: Path, redis: Valkey, worker_class: str, preload: bool) -> Ite
         "REDIS_URL": redis.url,
         "DATABASE_URL": f"sqlite:///{folder / 'database.sqlite3'}",
         "JOURNAL": str(folder / "journal.sqlite3"),
-        "SINGLE_HOST": True,
         "HEALTH_INTERVAL": 0.2,
         "REQUEST_BUDGET": 10,
         "REDIS_TIMEOUT": 2,

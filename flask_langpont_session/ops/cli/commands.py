@@ -111,7 +111,7 @@ def _file_of(database: Database) -> str | None:
 def _near(state: State, name: str) -> str:
     """Return why each request asks a primary; empty: it need not."""
     near = state.backend.endpoint(name).near
-    return "NEAR_CACHE is (), or MEMORY_BYTES is 0" if near is None else near.why_not()
+    return "MEMORY_BYTES is 0" if near is None else near.why_not()
 
 
 def _without_tables(database: Database) -> StoreAnswer:

@@ -202,9 +202,9 @@ def persistence(server: Server, facts: Facts) -> Iterator[Finding]:
 @of_each(PRIMARY)
 def near_cache(server: Server, facts: Facts) -> Iterator[Finding]:
     if server.near is None:
-        yield ok("switched off: NEAR_CACHE is (), or MEMORY_BYTES is 0")
+        yield ok("nothing is kept: MEMORY_BYTES is 0")
     elif server.near:
-        cure = f"see NEAR_CACHE in docs/configuration.md, or set {PREFIX}NEAR_CACHE = () if that is meant"
+        cure = "see the near cache in docs/guarantees.md; nothing is to be done if that is meant"
         yield warning(f"each request asks the server: {server.near}", cure)
     else:
         yield ok("there can be one")

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 CLOUDWATCH, EMF, OTEL, PROMETHEUS = "cloudwatch", "emf", "otel", "prometheus"
 
+INTERVAL = 60.0
+"""Seconds between two publications of a host, and between two counts of the sessions in use. Alarms of
+``infra/elasticache.yaml`` count minutes in which a process reported, and must find each."""
+
 PUBLISHER = "publisher"
 """Name of the thread that publishes, for the whole host, what others take."""
 
@@ -56,7 +60,7 @@ class Exporting:
         self._stores = stores
         self._waiting = waiting
         self._ends = threading.Lock()
-        self.threads = [PeriodicThread("active", lambda: active.update, settings.metrics_interval)]
+        self.threads = [PeriodicThread("active", lambda: active.update, INTERVAL)]
         self._at_end: Publisher | None = None
         if sinks := self._sinks():
             self.threads.append(self._publishing(sinks))
@@ -72,13 +76,13 @@ class Exporting:
         """
         from .publisher import Publisher
 
-        host = HostWork(beside(self._settings.journal, "metrics"), "metrics", 3 * self._settings.metrics_interval)
+        host = HostWork(beside(self._settings.journal, "metrics"), "metrics", 3 * INTERVAL)
 
         def begin() -> Callable[[], None]:
             made = [make() for make in sinks]
             return Publisher(self._take(), host, made, lambda: thread.is_ending).publish
 
-        thread = PeriodicThread(PUBLISHER, begin, self._settings.metrics_interval)
+        thread = PeriodicThread(PUBLISHER, begin, INTERVAL)
         return thread
 
     def _take(self) -> Callable[[], Figures]:
@@ -131,7 +135,7 @@ class Exporting:
     def _prometheus(self) -> PeriodicThread:
         from . import prometheus
 
-        registry = self._settings.metrics_registry
+        registry = prometheus.DEFAULT
         collectors = prometheus.collectors_of(registry)
         if self._settings.metrics_url:
             self.page = prometheus.page(self._settings.metrics_url, registry)

@@ -35,6 +35,9 @@ from .catalogue import EXPORTED, Exported, Kind, each
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR" in os.environ
 """prometheus_client looks at it when it is imported, and so does this."""
 
+DEFAULT = REGISTRY
+"""The registry that applications export."""
+
 INTERVAL = 1.0
 """Seconds that a figure may be old."""
 
@@ -147,12 +150,8 @@ _made: WeakKeyDictionary[CollectorRegistry, Collectors] = WeakKeyDictionary()
 _making = threading.Lock()
 
 
-def collectors_of(registry: CollectorRegistry | None) -> Collectors:
-    """Return the collectors in a registry, made at the first call.
-
-    :param registry: None: the one that prometheus_client offers by default.
-    """
-    registry = REGISTRY if registry is None else registry
+def collectors_of(registry: CollectorRegistry) -> Collectors:
+    """Return the collectors in a registry, made at the first call."""
     with _making:
         found = _made.get(registry)
         if found is None:
@@ -160,7 +159,7 @@ def collectors_of(registry: CollectorRegistry | None) -> Collectors:
     return found
 
 
-def page(url: str, registry: Any) -> Blueprint:
+def page(url: str, registry: CollectorRegistry) -> Blueprint:
     """Return a blueprint with a page at `url` for the scraper. The web server decides which clients may read it."""
     pages = Blueprint("langpont_session_metrics", __name__)
 
@@ -173,9 +172,9 @@ def page(url: str, registry: Any) -> Blueprint:
     return pages
 
 
-def _shown(registry: CollectorRegistry | None) -> CollectorRegistry:
+def _shown(registry: CollectorRegistry) -> CollectorRegistry:
     if MULTIPROCESS:
         all_processes = CollectorRegistry()
         MultiProcessCollector(all_processes)  # type: ignore[no-untyped-call]
         return all_processes
-    return REGISTRY if registry is None else registry
+    return registry

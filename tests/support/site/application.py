@@ -20,6 +20,7 @@ from flask import Blueprint, Flask, current_app, has_request_context, request
 from flask.typing import ResponseReturnValue
 from werkzeug.serving import WSGIRequestHandler, make_server
 
+from devservers.constants import extended
 from flask_langpont_session import LangPontSession, events, session
 from flask_langpont_session.extension import state_of
 from flask_langpont_session.policy.copies import RecordRef
@@ -54,7 +55,7 @@ def create_app(config: Mapping[str, Any]) -> Flask:
     """Return an application with this configuration."""
     app = Flask("appends")
     app.config.update(config)
-    LangPontSession(app)
+    extended(app)
     app.register_blueprint(pages)
     return app
 

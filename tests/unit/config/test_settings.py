@@ -11,7 +11,6 @@ import shlex
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import fakeredis
@@ -76,10 +75,7 @@ DEFAULTS: dict[str, Any] = {
     "REDIS_CA_FILE": None,
     "DATABASE_ENGINE": None,
     "DATABASE_TIMEOUT": 0.25,
-    "DATABASE_CONCURRENCY": 4,
-    "SINGLE_HOST": False,
     "MEMORY_BYTES": 67_108_864,
-    "NEAR_CACHE": None,
     "LOCAL_CACHE_TTL": 1800,
     "JOURNAL_TTL": 1800,
     "JOURNAL_MAX_BYTES": 268_435_456,
@@ -113,7 +109,6 @@ DEFAULTS: dict[str, Any] = {
     "CARRY_ON_SIGN_OUT": ("ui",),
     "COOKIE_RESEND": "due",
     "REQUEST_BUDGET": 0.3,
-    "HEALTH_INTERVAL": 30,
     "MAX_CATEGORY_BYTES": 65_536,
     "KEY_PREFIX": "session",
     "HEALTH_URL_PREFIX": "/healthz",
@@ -121,9 +116,7 @@ DEFAULTS: dict[str, Any] = {
     "ENVIRONMENT": "production",
     "SERVICE": "LangPont",
     "METRICS": [],
-    "METRICS_INTERVAL": 60,
     "METRICS_URL": None,
-    "METRICS_REGISTRY": None,
     "ALERT_TOPICS": {},
     "ALERT_RUNBOOK": "docs/operations.md",
     "ADOPT": [],
@@ -172,9 +165,6 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "DATABASE_URL": (7, "", "sqlite:///x\n"),
     "DATABASE_ENGINE": ("sqlite:///x", object()),
     "DATABASE_TIMEOUT": (0, -1, "1"),
-    "DATABASE_CONCURRENCY": (0, 1.0, 1001),
-    "SINGLE_HOST": (1, "yes", None),
-    "NEAR_CACHE": ("auth", 7, [7], {"auth": True}, ("prices",)),
     "MEMORY_BYTES": (-1, 10**13, 1.5, "1000"),
     "LOCAL_CACHE_TTL": (0, -1, 86_401, 0.5),
     "JOURNAL": (7, b"journal"),
@@ -211,7 +201,6 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "CARRY_ON_SIGN_OUT": ("ui", None),
     "COOKIE_RESEND": ("always", None, True, []),
     "REQUEST_BUDGET": (0, 61, "0.3"),
-    "HEALTH_INTERVAL": (0, 3601, None),
     "MAX_CATEGORY_BYTES": (63, 16_777_217, 100.0),
     "KEY_PREFIX": ("", "a{b", "a}", "a b", "a*", "a\n", "é", 7, None),
     "HEALTH_URL_PREFIX": ("", "healthz", "/", 7, "/<id>", "/health z"),
@@ -219,9 +208,7 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "ENVIRONMENT": ("", None, 7, " ", "é", "two\nlines", "x" * 1025),
     "SERVICE": ("", None, 7, "  ", "ラングポント"),
     "METRICS": (None, "cloudwatch", 7, ["statsd"], [7]),
-    "METRICS_INTERVAL": (0, 61, 300, "60", None),
     "METRICS_URL": ("", "metrics", "/", "/metrics/", "/<path:x>", "/a b", 7),
-    "METRICS_REGISTRY": (7, "registry", object()),
     "ALERT_TOPICS": (None, [], "arn:aws:sns:eu-west-1:123456789012:t",
                      {"fatal": "arn:aws:sns:eu-west-1:123456789012:t"},
                      {"critical": "langpont-critical"}, {"critical": 7}, {"critical": ""},
@@ -313,7 +300,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"MAX_SESSIONS_PER_USER": 0}, "MAX_SESSIONS_PER_USER: … sessions from 1 to 1000000, not 0"),
     ({"JOURNAL_MAX_BYTES": 0}, "JOURNAL_MAX_BYTES: … bytes from 8192 to 1099511627776, not 0"),
     ({"REDIS_TIMEOUT": 0}, "REDIS_TIMEOUT: … seconds from 0.001 to 60, not 0"),
-    ({"SINGLE_HOST": "True"}, "SINGLE_HOST … write true, false or null"),
+    ({"DEVICE_NETWORKS": "True"}, "DEVICE_NETWORKS … write true, false or null"),
     ({"JOURNAL": "None"}, "JOURNAL … write true, false or null"),
     ({"REDIS_TOKEN": "None"}, "REDIS_TOKEN … write true, false or null"),
     # wrong together
@@ -487,10 +474,6 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({**REMOTE, "DATABASE_URL": "sqlite://"}, "DATABASE_URL: … in-memory"),
     ({**REMOTE, "DATABASE_URL": "sqlite:///file::memory:?cache=shared&uri=true"}, "DATABASE_URL: … in-memory"),
     ({**REMOTE, "DATABASE_URL": "sqlite:///file:x?mode=memory&uri=true"}, "DATABASE_URL: … in-memory"),
-    (
-        {**REMOTE, "DATABASE_URL": "sqlite:////var/lib/app/sessions.sqlite3"},
-        f"DATABASE_URL: … {PREFIX}SINGLE_HOST=True",
-    ),
     *(
         ({"DATABASE_ENGINE": shared_engine(url)}, "DATABASE_ENGINE: its StaticPool … LANGPONT_SESSION_DATABASE_URL")
         for url in ("sqlite://", SQLITE)
@@ -588,7 +571,7 @@ ACCEPTED: list[dict[str, Any]] = [
     {"DEFAULTS": {"lang": "ja", "bookmarked_count": 0}},
     {"REDIS_CA_FILE": __file__},
     {"testing": False, "debug": True, "REDIS_URL": "redis://localhost:6379/0"},
-    {**REMOTE, "DATABASE_URL": SQLITE, "SINGLE_HOST": True},
+    {**REMOTE, "DATABASE_URL": SQLITE},
     *({"REDIS_CLIENT": client, "REDIS_URL": None} for client in (redis.Redis(), fakeredis.FakeRedis())),
     *(
         {"ALERT_TOPICS": {severity: TOPIC.replace("aws", name, 1) for severity in checks.SEVERITIES}}
@@ -675,7 +658,6 @@ ENVIRONMENT: dict[str, tuple[str, Any]] = {
     "REDIS_URL": ("redis://127.0.0.1:7000/1", "redis://127.0.0.1:7000/1"),
     "REDIS_TOKEN": ('"123456"', "123456"),
     "GRACE": ("60.5", 60.5),
-    "SINGLE_HOST": ("true", True),
     "JOURNAL": ("null", None),
     "METRICS": ('["prometheus"]', ["prometheus"]),
     "DEFAULTS": ('{"lang": "jp"}', {"lang": "jp"}),
@@ -708,7 +690,7 @@ def test_the_documented_environment_is_accepted(tmp_path: Path, monkeypatch: pyt
     app = Flask("app", instance_path=str(tmp_path))
     app.config.from_prefixed_env()
     settings = load_settings(app)
-    assert (settings.journal, settings.redis_token, settings.single_host) == (None, "0123456789", True)
+    assert (settings.journal, settings.redis_token, settings.device_networks) == (None, "0123456789", True)
     assert settings.feature_priorities == {"language_preference": "high"}
 
 
@@ -736,15 +718,9 @@ def test_what_an_exporter_needs_is_asked_for_at_start(load: Load, monkeypatch: p
     """Its library and a region; and what only one exporter reads is an error without it."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", "ap-northeast-1")
     monkeypatch.setattr("flask_langpont_session.config.rules.find_spec", lambda name: "here")
-    registry = SimpleNamespace(register=None, collect=None)
     assert load(METRICS=["cloudwatch", "prometheus"], METRICS_URL="/metrics").metrics == ["cloudwatch", "prometheus"]
-    for only, exporter in (
-        ({"METRICS_URL": "/metrics"}, "prometheus"),
-        ({"METRICS_REGISTRY": registry}, "prometheus"),
-    ):
-        [problem] = problems_of(load, METRICS=["cloudwatch"], **only)
-        assert problem.startswith(f"{PREFIX}{next(iter(only))}: ") and repr(exporter) in problem
-        assert load(METRICS=[exporter], **only).metrics == [exporter]
+    [problem] = problems_of(load, METRICS=["cloudwatch"], METRICS_URL="/metrics")
+    assert problem.startswith(f"{PREFIX}METRICS_URL: ") and "'prometheus'" in problem
     for exporter, extra in (("cloudwatch", "aws"), ("otel", "otel"), ("prometheus", "prometheus")):
         with monkeypatch.context() as without:
             without.setattr("flask_langpont_session.config.rules.find_spec", lambda name: None)

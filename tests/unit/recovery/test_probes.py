@@ -107,7 +107,6 @@ class Place:
         nothing = lambda *arguments, **options: None  # noqa: E731
         backend = SimpleNamespace(
             health=self.health,
-            settings=SimpleNamespace(health_interval=INTERVAL),
             database=self,
             endpoint=lambda name: SimpleNamespace(link=SimpleNamespace(forget_connections=nothing)),
             reports=SimpleNamespace(emit=nothing),
@@ -126,7 +125,7 @@ class Place:
         recovery = SimpleNamespace(recovered=self.recovered, look_for_losses=self.look_for_losses)
         outages = SimpleNamespace(siblings_are_in_trouble=lambda: self.trouble)
         parts = cast("tuple[Any, Any, Any, Any]", (backend, prober, recovery, outages))
-        self.probes = Probes(*parts, clock=self.clock, rng=random.Random(1))
+        self.probes = Probes(*parts, clock=self.clock, rng=random.Random(1), interval=INTERVAL)
 
     def ask(self, store: str, timeout: float = 0.0) -> ProbeAnswer:
         self.asked.append(store)

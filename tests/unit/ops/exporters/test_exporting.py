@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import patch
 
 import pytest
 from flask import Flask
 from prometheus_client import CollectorRegistry
 
 from flask_langpont_session.metrics.recorder import Recorder
+from flask_langpont_session.ops.exporters import prometheus
 from flask_langpont_session.ops.exporters.exporting import Exporting
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, Health
 from tests.support.fakes import settings_in
 
 
 def exporting(folder: Path, **config: Any) -> Exporting:
-    if "prometheus" in config["METRICS"]:
-        config["METRICS_REGISTRY"] = CollectorRegistry()
     settings = settings_in(folder, **config)
     active = cast(Any, None)  # asked by its thread alone
     health = Health([PRIMARY, DATABASE])
-    return Exporting(settings, Recorder(), health, active, [], lambda: (0, 0.0))
+    with patch.object(prometheus, "DEFAULT", CollectorRegistry()):
+        return Exporting(settings, Recorder(), health, active, [], lambda: (0, 0.0))
 
 
 AWS = {"ENVIRONMENT": "test", "SERVICE": "shop"}
