@@ -43,6 +43,7 @@ from .stores.host.forms import file_in_use, unread
 from .stores.host.journal import Journal, journal_at
 from .stores.host.limits import BYTES_OF_AN_ENTRY, JournalLimits
 from .stores.host.register import Register
+from .stores.hosts import HostWord, HostWords, word_of
 from .stores.memory.ended import Ended
 from .stores.memory.memory import Memory
 from .stores.redis import connections, routed
@@ -177,8 +178,8 @@ def build(app: Flask, recorder: Recorder | None) -> State:
     database = _database(app, settings, codec)
     backend = Backend(settings, reports, redis=redis, database=database, memory=memory, journal=journal, health=health)
     repository = SessionRepository(backend, make_refusal=_refusals(app, health))
-    history, watch = _history(settings, recorder, health), _sentinel_watch(redis, notices)
-    attendance = _Attendance(backend, incidents, cloud, directory, history, watch, [_late_settings(app)])
+    history, watch, hosts = _history(settings, recorder, health), _sentinel_watch(redis, notices), _hosts(app, backend)
+    attendance = _Attendance(backend, incidents, hosts, cloud, directory, history, watch, [_late_settings(app)])
     monitor = Monitor(backend, notices=notices, attend=attendance)
     if scratch is not None:
         scratch.users.append(monitor.stop)
@@ -244,6 +245,7 @@ class _Attendance:
 
     backend: Backend
     incidents: IncidentLog
+    hosts: HostWords
     cloud: Cloud | None
     directory: ClusterTopology | None
     history: History | None
@@ -259,6 +261,8 @@ class _Attendance:
         if found.is_at_rest:
             self.incidents.nothing_waits(self.backend.health.lost_stores)
         roles = {role_of(store) for store in found.lost}
+        if PRIMARY not in roles:
+            self.hosts.attend()
         if self.cloud is not None:
             self.cloud.attend(self.backend.redis, roles)
         if self.directory is not None:
@@ -270,6 +274,30 @@ class _Attendance:
                     part.near.attend()
         if self.history is not None:
             self.history.attend(None if found.waiting is None else found.waiting.entries)
+
+
+ALIKE = (
+    *("environment", "service", "idle_timeout", "absolute_timeout", "privileged_idle_timeout"),
+    *("privileged_absolute_timeout", "grace", "verify_interval", "local_cache_ttl", "journal_ttl"),
+)
+"""Settings that are to be the same on all hosts: the names of the site, and how long things last."""
+
+
+def _hosts(app: Flask, backend: Backend) -> HostWords:
+    """Return what tells the configuration of this process, as the doctor compares it. Flask's is read when it is
+    needed."""
+    its = weakref.ref(app)
+    values = {name.upper(): str(getattr(backend.settings, name)) for name in ALIKE}
+
+    def word() -> HostWord | None:
+        app = its()
+        if app is None or not app.secret_key:
+            return None
+        lifetime = f"{app.permanent_session_lifetime.total_seconds():g}"
+        keys = (app.secret_key, *(app.config["SECRET_KEY_FALLBACKS"] or ()))
+        return word_of({**values, "PERMANENT_SESSION_LIFETIME": lifetime}, keys)
+
+    return HostWords(backend.primary, word)
 
 
 def _sentinel_watch(redis: Mapping[str, SessionStore], notices: Notices) -> SentinelWatch | None:

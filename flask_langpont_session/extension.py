@@ -28,7 +28,7 @@ from .policy.ids import SIGNED_IN, SessionId, is_digest
 from .policy.leases import Life
 from .policy.plans import Revoked
 from .session.context import RememberCookie, SessionContext
-from .session.cookies import CookieSigner, signer_for
+from .session.cookies import CookieSigner, refusal_of, signer_for
 from .session.mapping import NOT_LOOKED, NOT_READ, Session
 from .session.saving import Saving
 from .session.special_keys import SpecialKeys
@@ -559,7 +559,7 @@ def _read_cookie(app: Flask, recorder: Recorder, request: Request) -> SessionId 
         recorder.count("duplicate_cookies")
     found = signer.load(values)
     if found is None:
-        recorder.count("bad_cookies")
+        recorder.count(f"cookies_refused_{refusal_of(values)}")
     elif len(values) == 1:
         signer.remember(name, header, found)
     return found

@@ -119,7 +119,7 @@ class Recorder:
         self.add((name, of), amount)
 
     def count(self, name: str, by: int = 1) -> None:
-        """Add to a counter, for example ``bad_cookies``."""
+        """Add to a counter, for example ``duplicate_cookies``."""
         self.add((name,), by)
 
     def noting(self, *key: str) -> Callable[[float], None]:

@@ -99,6 +99,11 @@ class CookieSigner:
         return None
 
 
+def refusal_of(values: Iterable[str]) -> str:
+    """Return why a browser's values are refused: ``signature``, if one has the form of our cookies, else ``form``."""
+    return "signature" if any(map(_SHAPE.fullmatch, values)) else "form"
+
+
 def _hmac(key: bytes, message: bytes) -> bytes:
     return hmac.digest(key, message, "sha256")
 

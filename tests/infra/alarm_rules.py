@@ -36,8 +36,11 @@ CONNECTIONS_OF_A_PROCESS = _IN_THE_POOL + MOST_LANES
 MONITORING = 4
 """Connections to each node that ElastiCache itself holds."""
 
-SHARED = {catalogue.ERRORS.name, catalogue.OPERATIONS.name}
-"""Alarms on these are on the share of the one in the other, in percent."""
+SHARED = {
+    metric.name
+    for metric in (catalogue.ERRORS, catalogue.OPERATIONS, catalogue.COOKIES_REFUSED, catalogue.NEAR_CACHE_HITS)
+}
+"""Alarms on these are on the share of one in others, in percent."""
 
 WATCHED = (
     catalogue.HEARTBEAT,
@@ -48,6 +51,7 @@ WATCHED = (
     catalogue.DATA_LOSSES,
     catalogue.WRITES_LOST,
     catalogue.GRANTS_REFUSED,
+    catalogue.COOKIES_REFUSED,
     catalogue.ALERTS_FAILED,
 )
 """What the application reports and an operator has to know."""

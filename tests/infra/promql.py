@@ -30,6 +30,7 @@ VALUES: Mapping[str, set[str]] = {
     "event": {"created", "regenerated", "ended", "expired"},
     "to": {"open", "closed"},
     "sink": {"cloudwatch"},
+    "why": {"signature", "form"},
 }
 """Label → the values that an expression may ask for."""
 

@@ -207,6 +207,21 @@ CASES: dict[str, Case] = {
     "a sign-in that is refused once": Case(
         {"grants_refused_total": steps(60, lambda look: 1.0 * (look == 10))}, (12, [])
     ),
+    "a host with another key": Case(
+        {
+            'cookies_refused_total{why="signature"}': steps(LONG, lambda look: 10.0 * (20 <= look < 60)),
+            'operations_total{operation="request", backend="none", outcome="ok"}': steps(LONG, lambda look: 400.0),
+        },
+        (20, []), (20 + 4 * A_MINUTE, ["LangPontCookiesRefused"]), (60 + 6 * A_MINUTE, []),
+    ),
+    "a few forged cookies among many requests": Case(
+        {
+            'cookies_refused_total{why="signature"}': steps(LONG, lambda look: 3.0),
+            'cookies_refused_total{why="form"}': steps(LONG, lambda look: 400.0),
+            'operations_total{operation="request", backend="none", outcome="ok"}': steps(LONG, lambda look: 400.0),
+        },
+        (LONG - 1, []),
+    ),
     # -- beside the stores
     "no near cache on a busy host": Case(
         {

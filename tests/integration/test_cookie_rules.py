@@ -345,15 +345,26 @@ def test_bad_cookies_are_visitors_without_one(app: Flask, primary: Valkey) -> No
     recorder = parts(app).recorder
     before, asked = evals(primary), calls(recorder)
     for what, value in bad_values(good).items():
-        counted = recorder.counters().get("bad_cookies", 0)
+        counted = refused(recorder)
         for url in ("/who", "/all", "/get/lang", "/untouched"):
             response = send(app, f"session={value}", url)
             assert (response.status_code, set_cookies(response)) == (200, []), what
         assert send(app, f"session={value}").json == {}, what
         # Not for the page that looks at nothing.
-        assert recorder.counters()["bad_cookies"] - counted == 4, what
+        new = {why: number - counted[why] for why, number in refused(recorder).items() if number > counted[why]}
+        assert sum(new.values()) == 4, what
+        assert new.keys() == {WHY.get(what, *new)}, what
     assert (evals(primary), calls(recorder)) == (before, asked)
     assert browser(app, good).get("/who").json["user"] == "7"
+
+
+WHY = {"another key": "signature", "another id": "signature", "star": "form", "short": "form"}
+"""Bad value → what is told of it, of some."""
+
+
+def refused(recorder: Recorder) -> dict[str, int]:
+    """Return how many cookies were refused, by the reason."""
+    return {why: recorder.counters().get(f"cookies_refused_{why}", 0) for why in ("signature", "form")}
 
 
 def calls(recorder: Recorder) -> int:

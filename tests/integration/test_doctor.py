@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import socket
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 import redis
 import sqlalchemy as sa
@@ -32,6 +34,7 @@ from flask_langpont_session.ops.diagnosis.read_database import read_database
 from flask_langpont_session.ops.diagnosis.rights import FOR_ALL, FOR_METRICS, ON_CLUSTERS
 from flask_langpont_session.ops.diagnosis.table import CHECKS
 from flask_langpont_session.stores.host.forms import path_of
+from flask_langpont_session.stores.hosts import HostWord
 from tests.faults.matrix_servers import configured
 from tests.topologies import acl
 from tests.topologies.redis8 import Redis8
@@ -157,7 +160,7 @@ def test_a_good_set_up(make: Make, server: Valkey, role: str) -> None:
     """All is well, for `--strict` too: exit code 0. What cannot be looked at with few rights, or while no worker runs,
     is no pass and says why."""
     app = make(REDIS_URL=as_user(server), DATABASE_URL=role)
-    skipped = {"journal-workers": "no worker runs"}
+    skipped = {"journal-workers": "no worker runs", "hosts": "no worker has told"}
     found = told(app)
     assert {name: check["outcome"] for name, check in found.items() if name not in NOT_HERE} == {
         check.name: "skipped" if check.name in skipped else "ok" for check in CHECKS if check.name not in NOT_HERE
@@ -697,6 +700,41 @@ def test_a_memory_that_is_too_small_for_the_sessions_in_use(make: Make, primary:
         app.test_client().post("/set", json={"input_text": "x" * 200})
     wait_until(lambda: outcome(app, "memory")[0] == "warning", "that it has told")
     assert "1 processes had no room for" in outcome(app, "memory")[1]
+
+
+def test_hosts_that_differ(make: Make, server: Valkey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each worker tells its host's configuration; a command says which host differs in what. No key is in Redis."""
+
+    def worker(host: str, **config: Any) -> Flask:
+        monkeypatch.setattr(socket, "gethostname", lambda: host)
+        app = make(REDIS_URL=as_user(server), JOURNAL=str(tmp_path / host), **config)
+        parts(app).monitor.tick()
+        return app
+
+    app = worker("web-1")
+    assert outcome(app, "hosts")[0] == "ok" and "web-1: it has one configuration" in outcome(app, "hosts")[1]
+    other = secrets.token_hex()
+    worker("web-2", SECRET_KEY=other, GRACE=60, SECRET_KEY_FALLBACKS=[KEY])
+    found, says = outcome(app, "hosts")
+    assert found == "failure" and "SECRET_KEY differs: cookies of web-2 are refused by web-1" in says
+    assert "GRACE differs: 300 on web-1; 60 on web-2" in says
+    with server.client() as client:
+        left = client.hgetall("session:hosts")
+        assert len(left) == 2 and 0 < client.pttl("session:hosts") <= 3_600_000
+    for secret in (KEY, other):
+        assert secret not in f"{left}{run(app).output}{run(app, '--json').output}"
+
+
+def test_hosts_that_are_gone(make: Make, server: Valkey, tmp_path: Path) -> None:
+    """A configuration that no worker tells any more is not compared, and the next worker removes it."""
+    app = make(REDIS_URL=as_user(server))
+    former = msgspec.json.encode(HostWord("web-0", ("x",), {}, int(time.time() * 1000) - 200_000))
+    with server.client() as client:
+        client.hset("session:hosts", mapping={"web-0 x": former, "of another release": "?"})
+        assert outcome(app, "hosts")[0] == "skipped"
+        parts(app).monitor.tick()
+        assert [field.split()[0] for field in client.hkeys("session:hosts")] == [socket.gethostname()]
+    assert outcome(app, "hosts")[0] == "ok"
 
 
 def test_keys_that_no_feature_names(make: Make, primary: Valkey) -> None:

@@ -201,7 +201,7 @@ def test_names_follow_the_customs_of_prometheus(site: Site) -> None:
     families = {family.name: family for family in site.registry.collect()}
     assert all(re.fullmatch(r"langpont_session_[a-z_]+", name) for name in families)
     labels = {label for family in families.values() for sample in family.samples for label in sample.labels}
-    assert labels <= {"operation", "backend", "outcome", "category", "cause", "le", "to", "event", "sink"}
+    assert labels <= {"operation", "backend", "outcome", "category", "cause", "le", "to", "event", "sink", "why"}
 
 
 def test_no_series_says_when_another_one_began(site: Site) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ...config.checks import PREFIX, moment_of
@@ -12,6 +12,7 @@ from ...config.explanations import identity_advice
 from ...policy.causes import cause_of
 from ...policy.errors import ErrorClass, StoreError
 from ...policy.health import DATABASE, PRIMARY
+from ...stores.hosts import HostWord
 from .facts import Facts, Server
 from .findings import Finding, Outcome, Unknown, failure, known, ok, warning
 
@@ -237,6 +238,46 @@ def unclaimed_keys(facts: Facts) -> Iterator[Finding]:
     for key in found:
         if advice := identity_advice(key):
             yield warning(f"the name of {key[:40]!r} looks like a user's or a right's", advice.strip())
+
+
+# -- all hosts ---------------------------------------------------------------------------------------------------------
+
+
+def hosts(facts: Facts) -> Iterator[Finding]:
+    words = known(facts.hosts)
+    names = sorted({word.host for word in words})
+    if not words:
+        yield Finding(Outcome.SKIPPED, "no worker has told its configuration within the last three minutes")
+        return
+    found = list(_refused_cookies(words))
+    for setting in sorted({name for word in words for name in word.settings}):
+        by_value: dict[str, set[str]] = {}
+        for word in words:
+            by_value.setdefault(word.settings.get(setting, "not there"), set()).add(word.host)
+        if len(by_value) > 1:
+            values = "; ".join(f"{value} on {', '.join(sorted(at))}" for value, at in sorted(by_value.items()))
+            found.append(warning(f"{setting} differs: {values}", f"give all hosts the same {setting}"))
+    yield from found or [
+        ok(
+            f"{', '.join(names)}: {'it has' if len(names) == 1 else 'they have'} one configuration; a host that is not "
+            f"named here has another REDIS_URL or {PREFIX}KEY_PREFIX"
+        )
+    ]
+
+
+def _refused_cookies(words: Sequence[HostWord]) -> Iterator[Finding]:
+    """Yield which hosts refuse the cookies of which others: those sign out the users that come from these."""
+    refusing: dict[frozenset[str], set[str]] = {}
+    for word in words:
+        if signing := frozenset(other.host for other in words if other.keys[0] not in word.keys):
+            refusing.setdefault(signing, set()).add(word.host)
+    for signing, refused_by in refusing.items():
+        theirs, its = (", ".join(sorted(names)) for names in (signing, refused_by))
+        yield failure(
+            f"SECRET_KEY differs: cookies of {theirs} are refused by {its}",
+            "give all hosts the same SECRET_KEY; to change it, put the new one into SECRET_KEY_FALLBACKS of all hosts "
+            "first, and restart workers that have a former one",
+        )
 
 
 # -- all stores --------------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from pathlib import Path
 
 from flask import Flask
@@ -12,6 +12,7 @@ from ...policy.categories import AUTH
 from ...policy.errors import StoreError
 from ...policy.leases import INCIDENT_MARGIN_MS
 from ...stores.backend import Backend
+from ...stores.hosts import HostWord, HostWords
 from ...stores.sql.tables import METADATA
 from .facts import Application, Database, Facts
 from .findings import DATABASE, SERVERS, Unknown
@@ -50,6 +51,12 @@ def read(app: Flask, backend: Backend, needs: Set[str]) -> Facts:
         lost_commits = _lost_commits(backend) if host.journal is not None and host.journal.is_there else 0
         if SERVERS in needs and len(database.tables) == len(METADATA.tables):
             unclaimed = _unclaimed(backend)
+    hosts: Sequence[HostWord] | Unknown = _NOT_ASKED
+    if SERVERS in needs:
+        try:
+            hosts = HostWords(backend.primary).read()
+        except StoreError as error:
+            hosts = Unknown(f"what hosts have left in Redis cannot be read: {error}")
     return Facts(
         application=application,
         servers=servers,
@@ -58,6 +65,7 @@ def read(app: Flask, backend: Backend, needs: Set[str]) -> Facts:
         host=host,
         lost_commits=lost_commits,
         unclaimed=unclaimed,
+        hosts=hosts,
     )
 
 

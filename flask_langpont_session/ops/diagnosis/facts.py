@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ...config.settings import Settings
 from ...policy.errors import StoreError
 from ...policy.health import DATABASE
+from ...stores.hosts import HostWord
 from .findings import Unknown
 
 
@@ -190,6 +191,7 @@ class Facts:
     :param servers: store → server, or why it does not answer.
     :param homeless: slots of a cluster that no shard has.
     :param unclaimed: session keys that no feature names, of users' sessions that changed today.
+    :param hosts: the configurations that workers have told lately, by host.
     :param lost_commits: sessions whose end this host has told the database, and that live there.
     """
 
@@ -200,6 +202,7 @@ class Facts:
     host: Host
     lost_commits: int | Unknown
     unclaimed: frozenset[str] | Unknown = frozenset()
+    hosts: Sequence[HostWord] | Unknown = ()
 
     @property
     def stores(self) -> Mapping[str, Server | Database | Unknown]:

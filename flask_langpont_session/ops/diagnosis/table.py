@@ -75,6 +75,11 @@ CHECKS: tuple[Check, ...] = (
         "what a worker does not keep, an outage cannot show, and a Redis that lost its data is not given back",
     ),
     _of_redis(
+        application.hosts,
+        "the hosts whose workers use this Redis: `SECRET_KEY` by a keyed digest, names and time limits are the same",
+        "a host with another key signs out every user that comes to it from another host",
+    ),
+    _of_redis(
         redis.replica,
         "`REPLICA_URL` leads to a replica of this primary, and not to the primary itself",
         "at level 1 users are shown what the replica has",

@@ -143,6 +143,12 @@ SESSIONS_EXPIRED = _counted("SessionsExpired", "Sessions that expired unused, by
 GRANTS_REFUSED = _counted(
     "GrantsRefused", "Sign-ins and changes of rights that were refused with 503, because the database did not answer."
 )
+COOKIES_REFUSED = Metric(
+    "CookiesRefused",
+    "Cookies in the form of this package whose signature is wrong: another host has another SECRET_KEY, or a key was "
+    "replaced and is not in SECRET_KEY_FALLBACKS.",
+    aggregate.counted("cookies_refused_signature"),
+)
 VALUES_REJECTED = _counted("ValuesRejected", "Changes of a session that could not be stored.")
 WRITES_LOST = _lost(
     "WritesLost", "Changes of sessions that were lost in an outage, because the journal could not keep them."
@@ -307,6 +313,12 @@ EXPORTED = (
         ),
         ("event",),
         unit="{session}",
+    ),
+    _counter(
+        "cookies_refused",
+        "Session cookies that were refused: for their signature, or because this package makes none of that form.",
+        aggregate.by_label(signature="cookies_refused_signature", form="cookies_refused_form"),
+        ("why",),
     ),
     _counter(
         "dropped",

@@ -77,15 +77,15 @@ def test_the_bounds_are_the_numbers_of_two_digits() -> None:
 def test_what_is_read_is_a_copy(recorder: Recorder) -> None:
     """A reader cannot change what is recorded, and sees nothing of what comes later."""
     recorder.observe("load", "all", "primary", "ok", 0.001)
-    recorder.count("bad_cookies")
+    recorder.count("duplicate_cookies")
     series, counters = recorder.series(), recorder.counters()
     [read] = series.values()
     read.durations[99] = 99
     recorder.observe("load", "all", "primary", "ok", 0.001)
-    recorder.count("bad_cookies", 2)
-    assert (read.count, counters["bad_cookies"]) == (1, 1)
+    recorder.count("duplicate_cookies", 2)
+    assert (read.count, counters["duplicate_cookies"]) == (1, 1)
     [now] = recorder.series().values()
-    assert (now.count, now.durations, recorder.counters()["bad_cookies"]) == (2, {1.0: 2}, 3)
+    assert (now.count, now.durations, recorder.counters()["duplicate_cookies"]) == (2, {1.0: 2}, 3)
 
 
 def test_no_observation_of_many_threads_is_lost(recorder: Recorder) -> None:
@@ -127,11 +127,11 @@ def test_a_reader_gets_what_is_new(recorder: Recorder) -> None:
     reader, other = (Reader(recorder, lambda: 0) for _ in range(2))
     recorder.observe("load", "all", "primary", "ok", 0.001)
     recorder.observe("save", "all", "primary", "ok", 0.001)
-    recorder.count("bad_cookies")
+    recorder.count("duplicate_cookies")
     load, save = (Observation(name, "all", "primary", "ok") for name in ("load", "save"))
     first = reader.take()
     assert first.series == {load: Series(1, 0.001, {1.0: 1}), save: Series(1, 0.001, {1.0: 1})}
-    assert first.counters == {"bad_cookies": 1}
+    assert first.counters == {"duplicate_cookies": 1}
     recorder.observe("load", "all", "primary", "ok", 0.003)
     second = reader.take()
     [(operation, series)] = second.series.items()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import msgspec
+
 from flask_langpont_session.config.settings import Settings
 from flask_langpont_session.ops.diagnosis.facts import (
     Application,
@@ -18,6 +20,7 @@ from flask_langpont_session.ops.diagnosis.facts import (
     Transport,
     Worker,
 )
+from flask_langpont_session.stores.hosts import HostWord
 from flask_langpont_session.stores.sql import tables as sql
 
 KEY = "7f3c1e9a52b84d06f1ac93be5d72084613e8f5a9c0b7d2467e91afc3580db624"
@@ -129,6 +132,8 @@ def host(**more: Any) -> Host:
     return Host(**{**values, **more})
 
 
+WORD = HostWord("web-1", ("old",), {"GRACE": "300"}, 0)
+
 GOOD = Facts(
     application=application(),
     servers={"primary": server("primary"), "replica": server("replica")},
@@ -136,7 +141,13 @@ GOOD = Facts(
     database=database(),
     host=host(),
     lost_commits=0,
+    hosts=(WORD, msgspec.structs.replace(WORD, host="web-2")),
 )
+
+
+def with_host(**more: Any) -> Facts:
+    """The same, with another second host."""
+    return replace(GOOD, hosts=(WORD, msgspec.structs.replace(WORD, **{"host": "web-2", **more})))
 
 
 def with_primary(**more: Any) -> Facts:

@@ -188,7 +188,7 @@ def test_states_and_counters_find_their_metrics() -> None:
         recorder.count(metric.word, 2)
     for event in ("StoreLost", "StoreRecovered", "ServerChanged", "DataLost"):
         recorder.count(event, 2)
-    for counter in ("fallback_replica", "fallback_local", "fallback_journal", "fallback_database", "bad_cookies"):
+    for counter in ("fallback_replica", "fallback_local", "fallback_journal", "fallback_database", "duplicate_cookies"):
         recorder.count(counter, 3)
     figures_ = found(recorder, level=3, active=17, dropped=5)
     assert {value(figures_, metric) for metric in (*COUNTED, catalogue.SERVER_CHANGES, catalogue.DATA_LOSSES)} == {2}
