@@ -105,7 +105,7 @@ class PlainChanges:
         self._note_duration(took)
         self._reports.payload(changes)
         self._repository.fallback.remember_write(digest, loaded, changes, written, kind)
-        if not self._journal.is_known_to_be_empty():
+        if not self._journal.was_empty():  # when it was looked at before the write
             self._repository.journal_writer.written(digest, changes)
         if kind != SIGNED_IN and (in_use := self._reports.in_use) is not None:
             in_use.served(digest, max(lives.values()))

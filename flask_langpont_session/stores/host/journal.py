@@ -90,7 +90,7 @@ class Journal:
     :ivar clock: seconds since 1970, of all workers of the host: order and age go by it, see :class:`.HostClock`.
     :ivar board: what the workers of the host tell each other, in the same file.
     :ivar is_silent_about: gets a digest and, perhaps, a `wait`, see :meth:`.LastLook.is_silent_about`.
-    :ivar is_known_to_be_empty: see :meth:`.LastLook.is_known_to_be_empty`.
+    :ivar was_empty: see :meth:`.LastLook.was_empty`.
     :ivar revocations: the sessions and users whose end has not reached every store.
     """
 
@@ -102,7 +102,7 @@ class Journal:
         self.board = board
         self.clock, self.codec, self._limits = board.clock, board.codec, board.limits
         self._last_look = look = LastLook(file)
-        self.is_silent_about, self.is_known_to_be_empty = look.is_silent_about, look.is_known_to_be_empty
+        self.is_silent_about, self.was_empty = look.is_silent_about, look.was_empty
         self.revocations = RevocationQueue(file, clock=self.clock)
 
     def open(self) -> None:

@@ -75,10 +75,9 @@ class LastLook:
             known = self.seen(wait)
         return known.named is not None and digest not in known.named
 
-    def is_known_to_be_empty(self) -> bool:
-        """Return whether there was nothing at the last look, and nothing was committed since. Does not look."""
-        known = self._seen
-        return known.is_empty and self._is_current(known)
+    def was_empty(self) -> bool:
+        """Return whether there was nothing at the last look."""
+        return self._seen.is_empty
 
     def _is_current(self, known: Look) -> bool:
         """Return whether nothing was committed since a look, and the file is not opened anew. Takes no lock."""
