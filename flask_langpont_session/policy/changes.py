@@ -42,7 +42,7 @@ class CategoryChange:
     :param since: the version that this request has read: a server that has less has lost it. 0: it has read none.
     """
 
-    life_ms: int
+    life_ms: int = 0
     sets: dict[str, bytes] = field(default_factory=dict)
     deletes: set[str] = field(default_factory=set)
     increments: dict[str, int] = field(default_factory=dict)
@@ -78,7 +78,7 @@ def apply_change(fields: Fields, change: CategoryChange) -> dict[str, bytes]:
 def difference(before: Fields, after: Fields) -> CategoryChange:
     """Return the change that turns the first fields into the second."""
     sets = {key: value for key, value in after.items() if before.get(key) != value}
-    return CategoryChange(0, sets=sets, deletes=before.keys() - after.keys())
+    return CategoryChange(sets=sets, deletes=before.keys() - after.keys())
 
 
 def apply_writes(fields: dict[str, bytes], writes: Mapping[str, bytes | None], deltas: Mapping[str, int]) -> None:

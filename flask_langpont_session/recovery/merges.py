@@ -325,7 +325,7 @@ class Merges(Step):
                 raise
             return self._drop(group, Cause.DAMAGED_ROW)
         while row is not None:
-            change = CategoryChange(life_ms=0)
+            change = CategoryChange()
             in_row = [entry for entry in group if not self._is_right(entry.field) and _may_apply(entry, row)]
             for entry in in_row:
                 change.put(entry.field, entry.value)

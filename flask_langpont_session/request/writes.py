@@ -753,6 +753,6 @@ class CategoryWrites(Part):
         :param carried: categories that the replay wipes, when it has brought their data to the other id.
         """
         names = self._backend.table.categories.keys() - set(carried)
-        changes = {name: CategoryChange(0, wipe=True) for name in sorted(names)}
+        changes = {name: CategoryChange(wipe=True) for name in sorted(names)}
         self.save(Plan(origin, origin, life, scope.level, changes=changes), origin, scope, None)
         self._reports.no_longer_in_use(origin.digest)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
-from functools import partial
 from typing import Any
 
 from ..exceptions import SessionTooLarge, SessionValueError, UnreadableValue
@@ -18,14 +17,11 @@ Carried = Mapping[str, bytes]
 """Session key → encoded value."""
 
 
-_no_change = partial(CategoryChange, 0)
-
-
 class Changes:
     """Values as the view sees them, and which of them are to be stored."""
 
     read_all = False
-    _bytes = 0  # of what was assigned, at most: a bound that only grows
+    _bytes = 0  # of what views have assigned, at most: a bound that only grows
 
     def __init__(self, context: SessionContext) -> None:
         self._repository = repository = context.repository
@@ -64,7 +60,7 @@ class Changes:
         """
         encoded = encode(key, value)
         # The bound tells nearly always that there is room; only else is it worth to count.
-        size = self._bytes + len(key) * 4 + len(encoded)
+        size = self._bytes = self._bytes + len(key) * 4 + len(encoded)
         known = NO_FIELDS if loaded is None else loaded.of(category).shown
         if known:
             size += sum(map(len, known)) * 4 + sum(map(len, known.values()))
@@ -76,7 +72,6 @@ class Changes:
         """Give the key a value, which is to be stored."""
         self.values[key] = value
         self.assigned[key] = encoded
-        self._bytes += len(key) * 4 + len(encoded)
         if self.deleted or self.increments:
             self.deleted.discard(key)
             self.increments.pop(key, None)
@@ -119,6 +114,7 @@ class Changes:
         """
         for key, encoded in self._changed_inside(stored).items():
             self.assign(key, self.values[key], encoded)
+            self._bytes += len(key) * 4 + len(encoded)
         for key in list(self.values):
             if key not in self and (category is None or self._table.feature_of(key).category == category):
                 del self.values[key]
@@ -161,21 +157,22 @@ class Changes:
         :param is_unknown: whether a key's stored value could not be read.
         :param former: see :attr:`.Loaded.former`.
         """
-        changes: defaultdict[str, CategoryChange] = defaultdict(_no_change)
+        changes: defaultdict[str, CategoryChange] = defaultdict(CategoryChange)
         feature_of, inside = self._table.feature_of, self._changed_inside(stored)
         for key in self.deleted:
             changes[feature_of(key).category].deletes.add(key)
         for key, by in self.increments.items():
             at = former.get(key) if former else None
             changes[at.category if at and at.counts else feature_of(key).category].increments[key] = by
-        for key, encoded in {**self.assigned, **inside}.items():
+        for key, encoded in ({**self.assigned, **inside} if inside else self.assigned).items():
             changes[feature_of(key).category].sets[key] = encoded
         if former and changes:
             self._take_away(changes, former)
-        for name, change in changes.items():
-            if inside or self._bytes > self._most_bytes:
+        if inside or self._bytes > self._most_bytes:
+            for name, change in changes.items():
                 self._drop_oversized(name, change)
-            if self.read_all or self.read:
+        if self.read_all or self.read:
+            for change in changes.values():
                 written = change.sets.keys() | change.deletes
                 read = written if self.read_all else written & self.read
                 change.unseen = set(filter(is_unknown, read))
@@ -189,7 +186,7 @@ class Changes:
             home = self._table.feature_of(key).category
             written = changes[home].writes if home in changes else ()
             if key in written or not (at.counts or AUTH in (home, at.category)):
-                changes.setdefault(at.category, CategoryChange(0)).deletes.add(key)
+                changes.setdefault(at.category, CategoryChange()).deletes.add(key)
 
     def _drop_oversized(self, category: str, change: CategoryChange) -> None:
         """Drop the largest values of a category that grew over the limit inside of its values since they were assigned,

@@ -43,7 +43,7 @@ class Saving:
         origin, permanence_changed = work.origin, work.must_save_permanence
         lives = target is not None and target is origin and target.kind == SIGNED_IN
         if lives and permanence_changed:  # a session that becomes permanent (or ceases to be) lives by another clock
-            changes.setdefault(AUTH, CategoryChange(0))
+            changes.setdefault(AUTH, CategoryChange())
         replaced = origin is not None and target is not None and target is not origin
         if not (changes or work.must_end or replaced):
             return None
@@ -77,7 +77,7 @@ class Saving:
             AuthKeys(work).decide_about_rights(changes[AUTH])
         if work.must_wipe and work.target is work.origin and work.origin is not None:
             for name in work.repository.table.categories:
-                changes.setdefault(name, CategoryChange(0)).wipe = True
+                changes.setdefault(name, CategoryChange()).wipe = True
         return changes
 
     def finish(self) -> Saved | None:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from ...policy.categories import AUTH
 from ...policy.changes import CategoryChange, Fields, Operation
@@ -54,15 +54,17 @@ class Written:
         after its sender had given up), ``large``, ``no number`` or ``less`` (nothing was written; `category` names the
         culprit: of the last one there is less than :attr:`CategoryChange.since`).
     :param versions: category → its versions.
-    :param is_held: whether this worker has noted what an outage may show of it.
-    :param shown: what requests are shown of the session since, if it is known.
+    :ivar is_held: whether this worker has noted what an outage may show of it.
+    :ivar shown: what requests are shown of the session since, if it is known.
     """
 
     status: str
     versions: Mapping[str, Change] = field(default_factory=dict)
     category: str | None = None
-    is_held: bool = field(default=False, init=False)
-    shown: Any = field(default=None, init=False)
+
+    # Of the class: most writes are told neither.
+    is_held = False
+    shown = cast(Any, None)
 
 
 SINCE, TIME, ABSENT = "since", "time", "absent"
