@@ -11,9 +11,9 @@ from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
 
-from .page import DOCS, RESULTS, publish, table, table_in
+from .page import RESULTS, publish, table, table_in
 
-PAGE = DOCS / "explanation" / "scaling.md"
+PAGE = RESULTS / "plan.md"
 MEASURED = RESULTS / "measured.md"
 
 

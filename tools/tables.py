@@ -16,7 +16,8 @@ from flask_langpont_session.config.settings import load_settings
 from flask_langpont_session.ops.alerts.table import ALERTS
 from flask_langpont_session.ops.diagnosis.table import CHECKS
 from flask_langpont_session.ops.exporters import catalogue
-from flask_langpont_session.policy.errors import ErrorClass, StoreError
+from flask_langpont_session.policy.causes import ROWS
+from flask_langpont_session.policy.errors import ErrorClass, StoreError, words_of
 
 PACKAGE = Path(flask_langpont_session.__file__).parent
 
@@ -110,6 +111,20 @@ def application_table() -> str:
     app = Flask("application")
     app.config.update(TESTING=True, SECRET_KEY="x" * 32, LANGPONT_SESSION_PRESET="application")
     return "\n".join(table_lines(load_settings(app))) + "\n"
+
+
+def causes() -> str:
+    """Return the table of what is printed about a store, and what helps."""
+    rows = [
+        [
+            ", ".join(roles),
+            f"{'' if kind is None else words_of(kind)} {', '.join(f'`{cause}…`' for cause in beginnings)}".strip(),
+            word,
+            does.format(setting="its setting", file="its file"),
+        ]
+        for roles, kind, beginnings, word, does in ROWS
+    ]
+    return _table(["store", "printed", "cause", "do"], rows)
 
 
 def alerts() -> str:

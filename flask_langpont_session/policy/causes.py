@@ -80,7 +80,7 @@ _Row = tuple[Sequence[str], ErrorClass | None, tuple[str, ...], str, str]
 _ALL = (PRIMARY, REPLICA, DATABASE)
 _UNHEARD = ("TimeoutError", "no answer", "DeadlineExceeded", "ConnectionTimeout", "QueryCanceled")
 
-_ROWS: tuple[_Row, ...] = (
+ROWS: tuple[_Row, ...] = (
     (
         _ALL,
         None,
@@ -233,7 +233,7 @@ def cause_of(error: StoreError, file: str | None = None) -> Cause:
     """
     role, kind = role_of(error.store), error.error_class
     setting, section = PREFIX + _SETTINGS.get(role, role.upper()), _section(role, kind)
-    for roles, error_class, causes, word, does in _ROWS:
+    for roles, error_class, causes, word, does in ROWS:
         if role in roles and error_class in (None, kind) and error.cause.startswith(causes or ""):
             return Cause(word, does.format(setting=setting, file=file or "its file"), section)
     is_file = role not in _SETTINGS or (role == DATABASE and file is not None)

@@ -1,4 +1,4 @@
-"""The cost of auth for the database, counted at its driver: the figures that docs/guarantees.md promises."""
+"""The cost of auth for the database, counted at its driver: the figures that docs/benchmarks.md promises."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every number of docs/guarantees.md is tested under that number: on real servers, and on the model.
+"""Every number of docs/guarantees.md and docs/explanation/rules.md is tested under it, on real servers and the model.
 
 The model of the stores is tests/protocol; that of the cookies is the search of every schedule of overlapping requests.
 """
@@ -18,7 +18,8 @@ from tests.integration.cookie_search import PROPERTIES
 from tests.protocol.schedules import KEPT
 
 TESTS = Path(__file__).parents[1]
-NUMBERS = re.findall(r"^\| ([ISC]\d+) \|", (TESTS.parent / "docs" / "guarantees.md").read_text(), re.MULTILINE)
+PAGES = [TESTS.parent / "docs" / page for page in ("guarantees.md", "explanation/rules.md")]
+NUMBERS = [n for page in PAGES for n in re.findall(r"^\| ([ISC]\d+) \|", page.read_text(), re.MULTILINE)]
 
 OF_COOKIES = {"I15", "C1", "C2", "C3", "C4"}
 """About what the browser is sent: the stores know nothing of that."""

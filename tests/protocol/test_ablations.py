@@ -64,9 +64,10 @@ def test_without_a_part_its_schedule_breaks_an_invariant(kept: Kept, monkeypatch
 
 
 def test_every_part_has_a_schedule() -> None:
-    """Each rule to which the guarantees give a mark, and each load-bearing part without one."""
+    """Each rule to which the page of rules gives a mark, and each load-bearing part without one."""
     names = [ablation.name for ablation in ABLATIONS]
-    text = (Path(flask_langpont_session.__file__).parents[1] / "docs" / "guarantees.md").read_text(encoding="utf-8")
+    page = Path(flask_langpont_session.__file__).parents[1] / "docs" / "explanation" / "rules.md"
+    text = page.read_text(encoding="utf-8")
     marks = set(re.findall(r"^\| (S\d+) \|", text, re.MULTILINE))
     assert len(marks) == 11
     assert marks | LOAD_BEARING <= set(names)
