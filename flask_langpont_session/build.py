@@ -39,7 +39,7 @@ from .request.repository import SessionRepository
 from .stores.backend import Backend, SessionStore
 from .stores.codec.plain import PLAIN, Codec
 from .stores.host.board import Board, HostMemory
-from .stores.host.forms import file_in_use, unread
+from .stores.host.forms import path_of, unread
 from .stores.host.journal import Journal, journal_at
 from .stores.host.limits import BYTES_OF_AN_ENTRY, JournalLimits
 from .stores.host.register import Register
@@ -776,7 +776,7 @@ def _journal(settings: Settings, codec: Codec) -> Journal:
             journal.open()
             _say_what_is_not_read(path)
     except (StoreError, OSError) as error:
-        where = os.fspath(file_in_use(path)) if path else "memory"
+        where = os.fspath(path_of(path)) if path else "memory"
         problem = f"{where} cannot be used ({error}); {_REMEDY}"
         raise ConfigError([f"LANGPONT_SESSION_JOURNAL: {problem}"]) from error
     return journal

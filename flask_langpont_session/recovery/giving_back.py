@@ -24,7 +24,7 @@ from ..policy.errors import ErrorClass, StoreError, shard_of
 from ..policy.health import PRIMARY
 from ..policy.ids import ANONYMOUS, SIGNED_IN
 from ..stores.backend import Backend, Lack
-from ..stores.host.forms import is_there
+from ..stores.host.forms import path_of
 from ..stores.host.group_commit import is_busy
 from ..stores.host.presence import FORGOTTEN, Presence, parts_of
 from ..stores.redis.records import Restore
@@ -356,7 +356,7 @@ class GivingBack:
                 words = map(parts_of, others)
                 return any(not word.get(_name(shard, kind), mark).startswith(mark) for word in words for kind in _KINDS)
             # A command that only looks makes no journal.
-            return (path is None or is_there(path)) and not self._backend.journal.is_empty(0.0)
+            return (path is None or path_of(path).exists()) and not self._backend.journal.is_empty(0.0)
         except StoreError as error:
             # Workers that start open it at this moment, and what waits in it is laid over what Redis has in any case.
             return not is_busy(error)

@@ -18,7 +18,6 @@ from typing import NamedTuple
 
 from ..policy.health import ONLY
 from ..stores.backend import Backend
-from ..stores.host.handover import hand_over
 from ..stores.host.journal import Waiting
 from ..stores.host.opening import DeletedJournal
 from ..support.chance import CHANCE
@@ -210,7 +209,7 @@ class Monitor:
 
     def _watch(self) -> None:
         self.backend.database.calls.end_overdue()
-        ask_journal(lambda: hand_over(self.backend.journal.file), "monitor")
+        self.backend.register.look_for_former()
         self.backend.recorder.measure("process_lag", "process", self.probes.prober.lag.longest * 1000)
         self.probes.look_at_suspects()
         lost = self.backend.health.lost_stores

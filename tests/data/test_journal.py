@@ -14,7 +14,6 @@ import pytest
 
 from devservers.processes import wait_until
 from flask_langpont_session.policy.presets import DEFAULT_CATEGORIES
-from flask_langpont_session.stores.host.forms import path_of
 from flask_langpont_session.stores.host.limits import BYTES_OF_AN_ENTRY
 from tests.faults.proxy import REFUSE
 from tests.support.site.browser import Browser
@@ -143,7 +142,7 @@ def test_i19_what_a_held_journal_could_not_keep_is_counted(stage: Stage) -> None
 @contextmanager
 def held(journal: Path) -> Iterator[None]:
     """Hold the lock of the journal's file, as another process that does not let go of it."""
-    connection = sqlite3.connect(path_of(journal), timeout=LONG, isolation_level=None)
+    connection = sqlite3.connect(journal, timeout=LONG, isolation_level=None)
     try:
         connection.execute("BEGIN IMMEDIATE")
         yield

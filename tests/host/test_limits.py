@@ -14,7 +14,6 @@ from flask_langpont_session.policy.changes import Basis, Operation
 from flask_langpont_session.policy.copies import CategoryCopy, SharedCopy
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.stores.host.entries import WIPED_FIELD
-from flask_langpont_session.stores.host.forms import path_of
 from flask_langpont_session.stores.host.journal import Carry, Journal, journal_at
 from flask_langpont_session.stores.host.limits import JournalLimits
 from flask_langpont_session.stores.host.opening import log_path
@@ -71,7 +70,7 @@ def fill(add: Callable[[int], object]) -> tuple[str, int]:
 
 def in_use(path: Path) -> int:
     """Bytes of the database that are not free, with what only its log has yet."""
-    with closing(sqlite3.connect(path_of(path))) as file:
+    with closing(sqlite3.connect(path)) as file:
         pages, free, size = (
             file.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
         )
@@ -187,7 +186,7 @@ def test_what_is_counted_is_what_is_there(make: Callable[..., Journal], path: Pa
     ]
     for _ in range(60):
         rng.choice(steps)()
-    with closing(sqlite3.connect(path_of(path), isolation_level=None)) as file:
+    with closing(sqlite3.connect(path, isolation_level=None)) as file:
         kept = file.execute("SELECT * FROM size").fetchall()
         file.execute("BEGIN")
         for table in ("writes", "copies"):
@@ -226,10 +225,10 @@ def test_an_emptied_file_shrinks(make: Callable[..., Journal], path: Path) -> No
     while journal.shrink():  # of what it wrote
         pass
     assert calls > 3
-    assert path_of(path).stat().st_size < 2 * MEGABYTE
+    assert path.stat().st_size < 2 * MEGABYTE
     assert [entry.digest for entry in journal.pending_writes()] == ["stays"]
     assert len(journal.pending_pushes()) == 200
-    with closing(sqlite3.connect(path_of(path))) as file:
+    with closing(sqlite3.connect(path)) as file:
         assert file.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
@@ -239,13 +238,13 @@ def test_a_small_file_shrinks_too(make: Callable[..., Journal], path: Path) -> N
     for number in range(12):
         write(journal, f"d{number}", text=b"x" * 100_000)
     journal.close()  # which copies to the file what the log has
-    assert path_of(path).stat().st_size > MEGABYTE
+    assert path.stat().st_size > MEGABYTE
     journal.forget_writes(journal.pending_writes())
     calls = 0
     while journal.shrink():
         calls += 1
         assert calls < 10
-    assert path_of(path).stat().st_size < MEGABYTE
+    assert path.stat().st_size < MEGABYTE
 
 
 def test_a_file_that_is_in_use_is_not_made_smaller(make: Callable[..., Journal], path: Path) -> None:
@@ -255,10 +254,10 @@ def test_a_file_that_is_in_use_is_not_made_smaller(make: Callable[..., Journal],
         write(journal, f"d{number}", text=b"x" * 100_000)
     journal.forget_writes(journal.pending_writes(10))
     assert not journal.shrink()  # which copies to it what the log has
-    before = path_of(path).stat().st_mtime_ns, path_of(path).stat().st_size
+    before = path.stat().st_mtime_ns, path.stat().st_size
     assert not journal.shrink()
-    assert (path_of(path).stat().st_mtime_ns, path_of(path).stat().st_size) == before
-    assert path_of(path).stat().st_size > 4_000_000
+    assert (path.stat().st_mtime_ns, path.stat().st_size) == before
+    assert path.stat().st_size > 4_000_000
 
 
 def test_a_file_that_nothing_was_written_to_is_not_looked_through_again(make: Callable[..., Journal]) -> None:
@@ -282,8 +281,8 @@ def test_the_log_does_not_grow_without_end(make: Callable[..., Journal], path: P
     for number in range(200):
         write(journal, f"d{number}", text=b"x" * 200_000)
         journal.forget_writes(journal.pending_writes())
-    assert log_path(path_of(path)).stat().st_size < 20 * MEGABYTE
-    assert path_of(path).stat().st_size < 4 * MEGABYTE
+    assert log_path(path).stat().st_size < 20 * MEGABYTE
+    assert path.stat().st_size < 4 * MEGABYTE
 
 
 def test_a_journal_in_memory_has_limits_too() -> None:

@@ -25,7 +25,6 @@ from flask_langpont_session.stores.host import file as journal_file
 from flask_langpont_session.stores.host import group_commit
 from flask_langpont_session.stores.host import lock as host_lock
 from flask_langpont_session.stores.host.entries import WIPED_FIELD
-from flask_langpont_session.stores.host.forms import path_of
 from flask_langpont_session.stores.host.journal import Carry, Journal, journal_at
 from flask_langpont_session.support.lag import Deadline
 from tests.support.children import in_child
@@ -269,7 +268,7 @@ def test_a_commit_that_fails_as_a_whole_is_tried_again_one_by_one(journal: Journ
 def test_a_held_file_keeps_a_call_no_longer_than_it_may_wait(journal: Journal, path: Path) -> None:
     """D9: another program has the file; what is given up is not done later either, and reading waits for nothing."""
     journal.revocations.note("before")
-    with closing(sqlite3.connect(path_of(path), isolation_level=None)) as other:
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         error = failing(lambda: journal.revocations.note("given up", wait=SHORT))
         assert (error.error_class, error.cause, error.timed_out, error.sent) == (
@@ -291,7 +290,7 @@ def test_every_call_of_a_request_can_be_told_how_long_to_wait(journal: Journal, 
         lambda: journal.queue_push("d", 1, wait=SHORT),
         lambda: journal.put([value("d", "a", b"1"), addition("d", "n", 1)], wait=SHORT),
     ]
-    with closing(sqlite3.connect(path_of(path), isolation_level=None)) as other:
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         for call in calls:
             assert failing(call).cause == "SQLITE_BUSY"
@@ -646,7 +645,7 @@ def test_a_wipe_and_the_end_of_a_session_are_done_however_late_it_is(journal: Jo
         lambda: journal.revocations.note_user("7", until_ms=1, wait=SHORT, stays=True),
     ]
     journal.put([value("d", "before", b"1")])
-    with closing(sqlite3.connect(path_of(path), isolation_level=None)) as other:
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         for call in stays:
             error = failing(call)
@@ -663,7 +662,7 @@ def test_a_wipe_and_the_end_of_a_session_are_done_however_late_it_is(journal: Jo
 def test_where_data_of_a_user_goes_is_noted_however_late_it_is(journal: Journal, path: Path) -> None:
     """The database has given the session its new id already."""
     carry = Carry("former", "present", "u", ["translation"])
-    with closing(sqlite3.connect(path_of(path), isolation_level=None)) as other:
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         error = failing(lambda: journal.carry(carry, wait=SHORT))
         assert (error.cause, error.timed_out) == ("TimeoutError", True)
@@ -676,7 +675,7 @@ def test_where_data_of_a_user_goes_is_noted_however_late_it_is(journal: Journal,
 def test_where_data_of_a_visitor_goes_is_not_noted_late(journal: Journal, path: Path) -> None:
     """The browser keeps the id that it has when this failed, and its data must not go to one that it never gets."""
     journal.put([value("former", "waits", b"1")])
-    with closing(sqlite3.connect(path_of(path), isolation_level=None)) as other:
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         error = failing(lambda: journal.carry(Carry("former", "present", "a", ["translation"], 7), wait=SHORT))
         assert (error.cause, error.timed_out) == ("SQLITE_BUSY", False)

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from flask_langpont_session.ops.cli.commands import langpont
-from flask_langpont_session.stores.host.forms import path_of
 from tests.infra.shop import gunicorn_settings, prepared, run
 from tests.infra.template import INFRA
 from tests.support.programs import required
@@ -91,7 +90,7 @@ def test_gunicorn_takes_its_configuration(tmp_path: Path) -> None:
     }
     command = unit["ExecStart"].split()
     run(tmp_path, [*command[:1], "--check-config", *command[1:]], variables)
-    assert (tmp_path / "figures").is_dir() and path_of(tmp_path / "journal.sqlite3").exists()
+    assert (tmp_path / "figures").is_dir() and (tmp_path / "journal.sqlite3").exists()
 
 
 def test_the_command_of_the_purge_is_one(tmp_path: Path) -> None:
@@ -101,7 +100,7 @@ def test_the_command_of_the_purge_is_one(tmp_path: Path) -> None:
     command = settings("shop-purge.service")["ExecStart"].split()
     run(tmp_path, [*command[:-1], "init-db"], variables)
     assert run(tmp_path, command, variables) == "0 rows deleted.\n"
-    assert not path_of(tmp_path / "journal.sqlite3").exists()
+    assert not (tmp_path / "journal.sqlite3").exists()
 
 
 def test_both_services_are_the_same_user_with_the_same_configuration() -> None:

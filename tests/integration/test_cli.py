@@ -21,7 +21,6 @@ from devservers.processes import wait_until
 from devservers.servers import Postgres, Valkey
 from devservers.web import PROJECT
 from flask_langpont_session import LangPontSession
-from flask_langpont_session.stores.host.forms import path_of
 from tests.support import former_release
 from tools.tables import application_table
 
@@ -293,7 +292,7 @@ def test_a_command_that_needs_the_journal_makes_it(tmp_path: Path, primary: Valk
     """A command that needs the journal makes its file, as an application that answers requests does."""
     done = flask(tmp_path, "langpont", "journal", REDIS_URL=primary.url)
     assert (done.returncode, done.stdout.splitlines()[-2].split()) == (0, ["all", "nothing", "waits"]), done.stderr
-    assert path_of(tmp_path / "langpont_session_journal.sqlite3").exists()
+    assert (tmp_path / "langpont_session_journal.sqlite3").exists()
 
 
 def test_an_application_may_have_a_command_of_that_name(primary: Valkey, tmp_path: Path) -> None:
@@ -402,7 +401,7 @@ def test_a_journal_that_cannot_be_read_says_why(make_app: MakeApp, tmp_path: Pat
     assert awake["waiting"] == 0
     with parts(app).monitor.paused():
         parts(app).backend.journal.close()
-        path_of(tmp_path / "journal.sqlite3").write_bytes(b"not a database" * 100)
+        (tmp_path / "journal.sqlite3").write_bytes(b"not a database" * 100)
         result, status = run(app, "journal"), run(app, "status")
     assert result.exit_code == 1
     [line] = result.output.splitlines()
@@ -441,7 +440,7 @@ def test_no_command_refuses_for_a_file_that_this_release_cannot_use(
 
 def test_a_command_archives_a_damaged_journal(tmp_path: Path, primary: Valkey) -> None:
     """No worker starts with it, every command does, and the next worker makes a new one."""
-    path = path_of(tmp_path / "langpont_session_journal.sqlite3")
+    path = tmp_path / "langpont_session_journal.sqlite3-9"
     former_release.damage(path)
     assert flask(tmp_path, "langpont", "init-db", REDIS_URL=primary.url).returncode == 0
     shown = flask(tmp_path, "langpont", "journal", REDIS_URL=primary.url)

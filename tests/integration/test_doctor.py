@@ -33,7 +33,6 @@ from flask_langpont_session.ops.diagnosis.findings import Unknown
 from flask_langpont_session.ops.diagnosis.read_database import read_database
 from flask_langpont_session.ops.diagnosis.rights import FOR_ALL, FOR_METRICS, ON_CLUSTERS
 from flask_langpont_session.ops.diagnosis.table import CHECKS
-from flask_langpont_session.stores.host.forms import path_of
 from flask_langpont_session.stores.hosts import HostWord
 from tests.faults.matrix_servers import configured
 from tests.topologies import acl
@@ -636,7 +635,7 @@ def test_a_journal_that_others_may_read(make: Make, primary: Valkey, tmp_path: P
     """A journal is found that others may read, and so is a folder in which others may put another one."""
     app = make(REDIS_URL=primary.url, JOURNAL=str(tmp_path / "open" / "journal"))
     assert outcome(app, "journal-file")[0] == "ok"
-    path_of(tmp_path / "open" / "journal").chmod(0o644)
+    (tmp_path / "open" / "journal").chmod(0o644)
     (tmp_path / "open").chmod(0o777)
     found, says = outcome(app, "journal-file")
     assert (found, "mode 0644" in says, "mode 0777" in says) == ("warning", True, True)

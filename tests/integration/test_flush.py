@@ -14,7 +14,6 @@ from devservers.processes import wait_until
 from devservers.servers import Postgres, Valkey
 from flask_langpont_session import GrantRefused, Kept, session
 from flask_langpont_session.metrics.recorder import NotKept
-from flask_langpont_session.stores.host.forms import path_of
 from flask_langpont_session.testing import switched_off
 
 from .behind import emptied, row_of, stored, wait_for_level
@@ -117,7 +116,7 @@ def test_a_journal_that_fails_is_nowhere(app: Flask, client: Any, primary: Valke
     wait_for_level(app, 2)
     with parts(app).monitor.paused():
         parts(app).backend.journal.close()
-        path_of(tmp_path / "journal.sqlite3").write_bytes(b"not a database" * 100)
+        (tmp_path / "journal.sqlite3").write_bytes(b"not a database" * 100)
         assert client.post("/pay", json=HIGH).json == {"place": "nowhere", "kept": {"translation": "nowhere"}}
     assert losses(app) == {("writes_lost", "journal failed", "translation"): 1}
 

@@ -22,7 +22,6 @@ from flask_langpont_session.events import JournalFailed, SessionRevoked
 from flask_langpont_session.metrics.recorder import NotKept
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, WRITE
-from flask_langpont_session.stores.host.forms import path_of
 from flask_langpont_session.testing import captured_events
 
 from .behind import digest, entry, is_home, row_of, stored, wait_for_level, wait_until_home
@@ -291,7 +290,7 @@ def test_a_journal_that_is_damaged_while_it_is_used_stops_no_request(
     postgres.kill()
     held.enter_context(parts(app).monitor.paused())  # which opens it again
     parts(app).backend.journal.close()
-    path_of(tmp_path / "journal.sqlite3").write_bytes(b"not a database" * 100)
+    (tmp_path / "journal.sqlite3").write_bytes(b"not a database" * 100)
     assert user.get("/who").json["user"] == "7"
     assert user.post("/set", json={"input_text": "during"}).status_code == 200
     assert user.post("/logout").status_code == 200
@@ -325,6 +324,6 @@ def test_d34_a_deleted_folder_is_noticed_and_made_anew(
         held.enter_context(parts(worker).monitor.paused())
         lose(worker, PRIMARY)
     assert clients[0].post("/set", json={"input_text": "during"}).status_code == 200
-    assert path_of(folder / "journal").exists()
+    assert (folder / "journal").exists()
     assert clients[1].get("/get/input_text").json["value"] == "during"
     assert sum(said in alarm for alarm in alarms(caplog)) == 2

@@ -16,7 +16,6 @@ from redis import Redis
 from devservers.processes import wait_until
 from devservers.servers import Postgres, Valkey
 from flask_langpont_session.build import State
-from flask_langpont_session.stores.host.forms import path_of
 from flask_langpont_session.testing import switched_off
 from tests.faults.proxy import HANG, FaultProxy
 
@@ -179,7 +178,7 @@ def state_of_journal(state: State) -> dict[str, int]:
 def test_the_journal_is_private(app: Flask, tmp_path: Path) -> None:
     """It holds what users typed: mode 0600."""
     state_of_journal(parts(app))
-    assert path_of(tmp_path / "journal.sqlite3").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "journal.sqlite3").stat().st_mode & 0o777 == 0o600
 
 
 # -- what is easily got wrong ------------------------------------------------------------------------------------------

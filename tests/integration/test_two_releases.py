@@ -23,9 +23,6 @@ from devservers.processes import LONG, children, spawn, wait_until
 from devservers.server import Server, answers_http
 from devservers.servers import Valkey
 from devservers.web import PROJECT
-from flask_langpont_session.stores.host.entries import FORMER_VERSION, SCHEMA_VERSION
-from flask_langpont_session.stores.host.forms import file_in_use, path_of
-from flask_langpont_session.stores.host.handover import hand_over
 from flask_langpont_session.stores.host.journal import journal_at
 from tests.releases import two_releases
 from tests.stories.visitor import Visitor
@@ -54,8 +51,7 @@ def workers_end() -> Iterator[None]:
 
 @pytest.mark.usefixtures("workers_end")
 def test_a_sign_out_by_either_release_is_respected_by_the_other_one(former: Path, tmp_path: Path) -> None:
-    """The sign-out holds at once, though no store knows it. The file stays while a worker of the former release has
-    it open."""
+    """The sign-out holds at once, though no store knows it."""
     path = tmp_path / "journal"
     script = """
         journal.revocations.note("theirs")
@@ -63,8 +59,7 @@ def test_a_sign_out_by_either_release_is_respected_by_the_other_one(former: Path
         print(journal.overlay(ref("mine")).revoked, sorted(journal.overlay(ref("d")).writes["translation"]))
         journal.revocations.mark_done("mine", "theirs", in_database=True, in_redis=True)
         journal.forget_writes(journal.pending_writes())
-        print(journal.is_empty(), flush=True)
-        sys.stdin.readline()
+        print(journal.is_empty())
     """
     worker = process(script, path, environment=former_release.environment(former))
     assert worker.stdout and worker.stdin
@@ -75,15 +70,8 @@ def test_a_sign_out_by_either_release_is_respected_by_the_other_one(former: Path
     journal.revocations.note("mine")
     write(journal, "d", a=b"1", b=b"2")
     let_go_on(worker)
-    assert worker.stdout.readline() == "True ['a', 'b']\n"
-    assert worker.stdout.readline() == "True\n"
+    assert output(worker) == "True ['a', 'b']\nTrue"
     assert journal.is_empty()
-    hand_over(journal.file)
-    assert file_in_use(path) == path
-    let_go_on(worker)
-    worker.wait(LONG)
-    hand_over(journal.file)
-    assert (file_in_use(path), path.exists()) == (path_of(path), False)
     journal.close()
 
 
@@ -96,7 +84,7 @@ def test_what_a_worker_of_either_release_has_seen_wiped_or_changed_is_known_to_t
     path = tmp_path / "journal"
     script = """
         board = journal.board
-        journal.open()
+        journal.is_empty()  # it has the journal open from here on
         board.note_version("theirs", "ui", 5000)
         board.note_wipe("wiped by them", "ui", 5000)
         near = [board.change_ids.of(digest) for digest in ("a", "b")]
@@ -277,13 +265,13 @@ def signed_in(url: str, number: int) -> User:
     return User(visitor)
 
 
-def forms_of(host: Host) -> dict[int, tuple[int, int]]:
-    """Ask until every worker has answered: process id → the form that its release makes, and its level."""
-    found: dict[int, tuple[int, int]] = {}
+def answers_of(host: Host) -> dict[int, tuple[bool, int]]:
+    """Ask until every worker has answered: process id → whether it is of the former release, and its level."""
+    found: dict[int, tuple[bool, int]] = {}
 
     def have_all_answered() -> bool:
         shown = Visitor(host.url).me()
-        found[shown["pid"]] = shown["form"], shown["level"]
+        found[shown["pid"]] = shown["former"], shown["level"]
         return found.keys() >= host.workers()
 
     wait_until(have_all_answered, "an answer of every worker")
@@ -292,7 +280,7 @@ def forms_of(host: Host) -> dict[int, tuple[int, int]]:
 
 def levels_of(*hosts: Host) -> set[int]:
     """Return at which levels the workers answer."""
-    return {level for host in hosts for _, level in forms_of(host).values()}
+    return {level for host in hosts for _, level in answers_of(host).values()}
 
 
 def seen_by_all(hosts: Sequence[Host], users: Sequence[User]) -> None:
@@ -323,11 +311,11 @@ def test_under_hup_the_former_workers_write_while_the_new_ones_start(
     former: Path, settings: dict[str, str], tmp_path: Path, primary: Valkey
 ) -> None:
     """Nothing acknowledged is lost in an outage of Redis, with requests all the time; who signed out stays signed
-    out, and in the end the host has a journal in the own form alone."""
+    out."""
     package, journal = tmp_path / "package", tmp_path / "shared" / "journal.sqlite3"
     package.symlink_to(former)
     with Host(tmp_path / "host", package, settings) as host:
-        assert {form for form, _ in forms_of(host).values()} == {FORMER_VERSION}
+        assert all(is_former for is_former, _ in answers_of(host).values())
         users = [signed_in(host.url, number) for number in range(USERS)]
         gone = signed_in(host.url, USERS)
         late = gone.visitor.twin()
@@ -342,11 +330,11 @@ def test_under_hup_the_former_workers_write_while_the_new_ones_start(
             package.symlink_to(PROJECT)
             host.hang_up()
             wait_until(lambda: not before & host.workers(), "the end of the former workers")
-            assert {form for form, _ in forms_of(host).values()} == {SCHEMA_VERSION}
+            assert not any(is_former for is_former, _ in answers_of(host).values())
             assert late.me()["user"] is None
             primary.start()
             wait_until(lambda: levels_of(host) == {0}, "level 0")
-        wait_until(lambda: path_of(journal).exists() and not journal.exists(), "the own form alone")
+        wait_until(lambda: waits_for_none(journal), "the replay")
         assert [user.has_lost(host.url) for user in users] == [[]] * USERS
         assert late.me()["user"] is None
         assert all(user.acknowledged for user in users)

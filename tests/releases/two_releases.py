@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 
 from flask import Flask, request, session
 from flask.typing import ResponseReturnValue
 
 from flask_langpont_session import LangPontSession
-from flask_langpont_session.stores.host.entries import SCHEMA_VERSION
 
 
 def create_app() -> Flask:
@@ -20,10 +20,10 @@ def create_app() -> Flask:
 
     @app.get("/me")
     def me() -> ResponseReturnValue:
-        """Return the session as this worker shows it, and the form of the journal that its release makes."""
+        """Return the session as this worker shows it, and whether it is of the former release."""
         return {
             "pid": os.getpid(),
-            "form": SCHEMA_VERSION,
+            "former": find_spec("flask_langpont_session.stores.host.register") is None,
             "level": session.level,  # type: ignore[attr-defined]
             "user": session.get("user_id"),
             "available": session.available("translation_state"),  # type: ignore[attr-defined]

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from flask_langpont_session.stores.host.entries import FORMER_VERSION, SCHEMA
+from flask_langpont_session.stores.host.entries import SCHEMA, SCHEMA_VERSION
 
 _WHEELS = Path(__file__).parents[1] / "releases"
 
@@ -37,12 +37,12 @@ def held(path: Path) -> Iterator[sqlite3.Connection]:
             db.execute("PRAGMA journal_mode = WAL")
             for statement in SCHEMA:
                 db.execute(statement)
-            db.execute(f"PRAGMA user_version = {FORMER_VERSION}")
+            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         db.execute("SELECT count(*) FROM writes").fetchone()  # what has read nothing yet has no lock
         yield db
 
 
-def make(path: Path, *statements: str, form: int = FORMER_VERSION) -> None:
+def make(path: Path, *statements: str, form: int = SCHEMA_VERSION) -> None:
     """Make a journal in a form, with rows that these statements insert, as its worker leaves it behind."""
     with held(path) as db:
         for statement in statements:
@@ -52,7 +52,7 @@ def make(path: Path, *statements: str, form: int = FORMER_VERSION) -> None:
 
 def make_older(path: Path) -> None:
     """Make a journal in a form that this release does not know any more."""
-    make(path, REVOCATION, form=FORMER_VERSION - 1)
+    make(path, REVOCATION, form=SCHEMA_VERSION - 1)
 
 
 def damage(path: Path) -> None:

@@ -18,7 +18,7 @@ from ...extension import state_of
 from ...policy.causes import cause_of
 from ...policy.errors import ErrorClass, StoreError, role_of
 from ...policy.health import DATABASE, PRIMARY
-from ...stores.host.forms import archive, file_in_use, unread
+from ...stores.host.forms import archive, path_of, unread
 from ...stores.host.journal import Summary, Waiting
 from ...stores.host.summary import together
 from ...stores.sql.database import Database
@@ -143,9 +143,9 @@ def journal(as_json: bool, archive: bool) -> None:
         return
     others = unread(path)
     try:
-        summary, place = waiting.summary(), file_in_use(path)
+        summary, place = waiting.summary(), path_of(path)
     except StoreError as error:
-        raise click.ClickException(f"{file_in_use(path)} cannot be read: {error}. {_IF_DAMAGED}") from None
+        raise click.ClickException(f"{path_of(path)} cannot be read: {error}. {_IF_DAMAGED}") from None
     if as_json:
         files = [{"file": str(other.path), "why": other.why} for other in others]
         click.echo(json.dumps(_summary_as_json(summary) | ({"unread": files} if files else {})))

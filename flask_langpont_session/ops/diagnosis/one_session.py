@@ -17,7 +17,7 @@ from ...policy.ids import is_digest
 from ...policy.leases import EXTEND_AFTER, Life, life_of
 from ...policy.rows import RowState
 from ...stores.backend import Backend, SessionStore
-from ...stores.host.forms import is_there
+from ...stores.host.forms import path_of
 from ...stores.host.journal import Journal, Waiting
 from ...stores.redis.auth_meta import AuthMeta, said
 from ...stores.redis.commands import Commands
@@ -195,7 +195,7 @@ def journal_there(backend: Backend) -> Journal | None:
     """Return the journal of this host; None: there is none that could be read. A missing one is not made: it would be
     this user's."""
     path = backend.journal.file.path
-    return backend.journal if path is not None and is_there(path) else None
+    return backend.journal if path is not None and path_of(path).exists() else None
 
 
 def _in_redis(backend: Backend, digest: str) -> InRedis | Unknown:

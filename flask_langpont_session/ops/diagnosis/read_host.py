@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ...policy.errors import StoreError
 from ...stores.host.commit_counter import counter_path
-from ...stores.host.forms import file_in_use, path_of, unread
+from ...stores.host.forms import path_of, unread
 from ...stores.host.presence import FORGOTTEN, Presence, parts_of
 from .facts import File, Host, Worker
 from .findings import Unknown
@@ -25,7 +25,7 @@ def read_host(journal: Path | None, limit: int) -> Host:
     """
     return Host(
         user=os.geteuid(),
-        journal=None if journal is None else file_at(file_in_use(journal)),
+        journal=None if journal is None else file_at(path_of(journal)),
         journal_limit=limit,
         unread=() if journal is None else tuple((str(path), why) for path, why in unread(journal)),
         forgotten=() if journal is None else _forgotten(journal),
@@ -79,8 +79,7 @@ def workers_of(journal: Path, processes: Path = Path("/proc")) -> tuple[Worker, 
     """Return the processes that have the journal open, but for this one, as far as this user may see."""
     if not (processes / "self" / "fd").exists():
         return Unknown(_NOT_LINUX)
-    # The file in the former form is not open all the time, the numbers beside it are.
-    paths, found = {str(path.resolve()) for path in (journal, path_of(journal), counter_path(journal))}, []
+    paths, found = {str(path.resolve()) for path in (path_of(journal), counter_path(journal))}, []
     for name in os.listdir(processes):
         if name.isdecimal() and int(name) != os.getpid() and _has_open(f"{processes}/{name}/fd", paths):
             process = processes / name

@@ -18,7 +18,7 @@ from ...policy import levels
 from ...policy.errors import StoreError, role_of, shard_of
 from ...policy.health import DATABASE, PRIMARY, REPLICA
 from ...stores.backend import Backend
-from ...stores.host.forms import is_there
+from ...stores.host.forms import path_of
 from ...stores.host.journal import Waiting
 from .findings import Unknown
 from .health_page import Page, read_page
@@ -159,5 +159,5 @@ class Watcher:
 
     def _processes(self) -> int | None:
         path = self._backend.journal.file.path
-        found = workers_of(path) if path is not None and is_there(path) else Unknown("there is none")
+        found = workers_of(path) if path is not None and path_of(path).exists() else Unknown("there is none")
         return None if isinstance(found, Unknown) else len(found)

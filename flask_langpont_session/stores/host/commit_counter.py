@@ -51,9 +51,6 @@ class CommitCounter:
     - They need not be read at the same moment. Neither goes back, and the second is never ahead of the first: if both
       are ``n``, no transaction after ``n`` had begun when the first was read, and ``n`` has ended by now.
 
-    While the journal goes over from one form to another, a transaction may be under way in each of two files, and both
-    have one number. What a reader misses by that it finds when it looks at the file itself, which is once a second.
-
     They wrap around after four thousand million transactions. They begin at a random number, and anew at another one
     where the file was cut off: a number that a process remembers from before must not mean something else.
 

@@ -24,22 +24,22 @@ from ...policy.servers import ServerRecord
 from ..codec.plain import Codec
 from .limits import SIZE_SCHEMA
 
-SCHEMA_VERSION = 9
-"""The form of the journal that this release makes. Each form has a file name of its own, see :mod:`.forms`."""
+SCHEMA_VERSION = 8
+"""The form of the journal, which the former release makes as well."""
 
-FORMER_VERSION = 8
-"""The form before it, which this release reads and writes as well."""
+FORMS = frozenset({SCHEMA_VERSION, 9})
+"""The forms that this release reads and writes; form 9 has the same tables, with all that is added."""
 
 ADDED: Mapping[str, tuple[str, ...]] = {
     "writes": ("life_ms INTEGER NOT NULL DEFAULT 0",),
     "carries": ("lives_ms TEXT NOT NULL DEFAULT ''",),
     "settlement": ("round TEXT NOT NULL DEFAULT ''",),
 }
-"""Table → the columns that make the own form of the former one. Each needs a default: a worker of the former release,
-which may have the same file open, names only the columns that it knows."""
+"""Table → the columns that this release adds to what the former one makes. Each needs a default: a worker of the former
+release, which may have the same file open, names only the columns that it knows."""
 
 ADDED_TABLES = {"delivered": "CREATE TABLE delivered (digest TEXT PRIMARY KEY, at_ms INTEGER NOT NULL) WITHOUT ROWID"}
-"""Tables that the own form has beyond the former one."""
+"""The tables that this release adds."""
 
 APPLICATION_ID = 0x4C50534A
 """Marks the file as a journal, so that no tables are ever added to another program's database."""
@@ -81,7 +81,7 @@ SCHEMA = (
     f"PRAGMA user_version = {SCHEMA_VERSION}",
     f"PRAGMA application_id = {APPLICATION_ID}",
 )
-"""Makes the tables of the former form; :data:`ADDED` and :data:`ADDED_TABLES` are still to come."""
+"""Makes the tables of the former release; :data:`ADDED` and :data:`ADDED_TABLES` are still to come."""
 
 _INTEGER = re.compile(rb"-?(0|[1-9][0-9]{0,18})")
 

@@ -1,6 +1,6 @@
 """The file of the journal: written to by several processes at once, and let go of in a fork.
 
-Seven rules shape this module:
+Six rules shape this module:
 
 - A connection must not live through a fork. The child would believe that it holds the locks its parent holds,
   and when the parent closes, SQLite removes the log that the child still writes to: acknowledged writes
@@ -11,8 +11,6 @@ Seven rules shape this module:
   connection, a statement and two system calls: too much for every request, enough for a look now and then.
 - So the processes also share a :class:`CommitCounter`, a few bytes in a file of its own.
 - Readers wait for no writer: they have a connection of their own.
-- The journal may be in the file of the former form (:mod:`.forms`). That is open while something waits there, or a call
-  takes: as soon as no process has it open it can be removed.
 - Writers of a process share a transaction, and the writing threads of all processes queue for a lock that the system
   hands on in turn, also when a process is killed. None of them waits for the disk while it holds it: a commit is
   forced to the disk after the next process was let in, so that processes wait for the disk at the same time.
@@ -223,7 +221,7 @@ class JournalFile:
     @contextmanager
     def _numbered(self) -> Iterator[None]:
         # Kept here, because a failure lets go of the file.
-        counter, self.sides.something_waits = self._shared_numbers(), True
+        counter = self._shared_numbers()
         number = counter.begin()
         try:
             yield
@@ -339,13 +337,10 @@ class JournalFile:
         with side.taken(deadline):
             try:
                 self._refuse_if_inherited()
+                self.sides.make_room()
                 db = side.connect(self._age, deadline.at)
                 self._shared_numbers()
-                is_of_former = side.is_of_former
-                self.sides.has_met_former = self.sides.has_met_former or is_of_former
                 yield db
-                if is_of_former and not self.sides.something_waits:
-                    side.close()
             except FAILURES as error:
                 # The next call begins anew: the file may be repaired or replaced by then. Not if the file is well: on a
                 # full disk reading goes on, but opened anew it might find no room for its index.

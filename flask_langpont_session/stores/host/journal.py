@@ -52,6 +52,7 @@ from .host_clock import HostClock
 from .last_look import LastLook
 from .limits import JournalLimits
 from .opening import DeletedJournal, is_full, one
+from .register import end_former
 from .revocation_queue import RevocationQueue
 from .summary import ALL, Summary, Waiting, find_sessions, read_session, read_summary, read_waiting
 
@@ -115,6 +116,7 @@ class Journal:
         self.file.open()
         if self.file.path is not None:
             self.close()
+            end_former(self.file.path)
 
     def close(self) -> None:
         """Let go of the file, and of the board's. Never raises; the next call opens them again. A journal in memory is

@@ -61,7 +61,6 @@ class LastLook:
                 known = self._seen = _seen(
                     None if word is None else counter, word or b"", *db.execute(_LOOK).fetchone()
                 )
-                self._file.sides.something_waits = not known.is_empty
         return known
 
     def is_silent_about(self, digest: str, wait: float | None = None) -> bool:

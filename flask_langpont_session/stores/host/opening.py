@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ...policy.errors import ErrorClass, StoreError
 from ...support.files import UnsafeFile, check_folder, check_private, create_private, make_private, open_private
-from .entries import ADDED, ADDED_TABLES, APPLICATION_ID, SCHEMA, SCHEMA_VERSION
+from .entries import ADDED, ADDED_TABLES, APPLICATION_ID, FORMS, SCHEMA
 
 FAILURES = (sqlite3.Error, OSError, OverflowError, UnicodeError)
 """The errors of SQLite and the system, and Python's for a value that SQLite cannot keep."""
@@ -235,30 +235,26 @@ def _make_place(path: Path) -> None:
 
 
 def _prepare(connection: sqlite3.Connection, until: float) -> None:
-    tune(connection)
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute(f"PRAGMA journal_size_limit = {_LARGEST_LOG}")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {_PAGES_OF_LOG}")
     if _is_blank(connection):
         # Before all else, or it has no effect: free pages can be given back later, some at a time.
         _patiently(connection, "PRAGMA auto_vacuum = INCREMENTAL", until)
         _patiently(connection, "PRAGMA journal_mode = WAL", until)
         _create_schema(connection, until)
     form = form_of(connection)
-    if form != SCHEMA_VERSION:
-        cause = (
-            "the file is not a journal" if form is None else f"the file has form {form}, by its name {SCHEMA_VERSION}"
-        )
+    if form not in FORMS:
+        cause = "the file is not a journal" if form is None else f"the file has form {form}"
         raise StoreError("journal", ErrorClass.UNREACHABLE, cause)
+    if _lacking(connection):  # a worker of the former release has made it
+        with written(connection, until):
+            _complete(connection)
     connection.execute("PRAGMA busy_timeout = 0")
 
 
-def tune(connection: sqlite3.Connection) -> None:
-    """Have SQLite write as this package wants it; of one connection, so after each opening."""
-    connection.execute("PRAGMA synchronous = NORMAL")
-    connection.execute(f"PRAGMA journal_size_limit = {_LARGEST_LOG}")
-    connection.execute(f"PRAGMA wal_autocheckpoint = {_PAGES_OF_LOG}")
-
-
 def form_of(connection: sqlite3.Connection) -> int | None:
-    """Return the form of a journal, see :mod:`.forms`; 0: the file is empty. None: it is no journal."""
+    """Return the form of a journal; 0: the file is empty. None: it is no journal."""
     if _is_blank(connection):
         return 0
     return (
@@ -266,18 +262,8 @@ def form_of(connection: sqlite3.Connection) -> int | None:
     )
 
 
-def add_columns(connection: sqlite3.Connection, until: float) -> None:
-    """Give a file in the former form what the own one has beyond it.
-
-    :param until: as of :func:`open_database`.
-    """
-    if _lacking(connection):
-        with written(connection, until):
-            complete(connection)  # another worker may have been first
-
-
-def complete(connection: sqlite3.Connection) -> None:
-    """Give a file what :func:`add_columns` does, within a transaction."""
+def _complete(connection: sqlite3.Connection) -> None:
+    """Give a file what this release adds, within a transaction: another worker may have been first."""
     for statement in _lacking(connection):
         connection.execute(statement)
 
@@ -303,7 +289,7 @@ def _create_schema(connection: sqlite3.Connection, until: float) -> None:
         if _is_blank(connection):  # else another worker was first
             for statement in SCHEMA:
                 connection.execute(statement)
-            complete(connection)
+            _complete(connection)
 
 
 def _patiently(connection: sqlite3.Connection, statement: str, until: float) -> None:

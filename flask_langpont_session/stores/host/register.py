@@ -24,6 +24,8 @@ from ...support.files import PrivateNumbers
 from ...support.forks import renew_in_children
 from .commit_counter import counter_path
 from .file import JournalFile
+from .forms import alone_with, path_of
+from .opening import FAILURES
 
 PLACES = 65_536
 """Sessions that share a place count as changed together: that costs a question more, and hides nothing."""
@@ -61,8 +63,27 @@ SEEN, WIPED = PLACES * SIZE, PLACES * SIZE + BUCKETS * _BUCKET.size
 FORMER_BUCKETS = 8_192
 """In the files of the former release, where each word of a bucket is a place."""
 
+_OF_FORMER = ("near", "seen", "wiped")
+"""The ends of the names of these files."""
+
 _FORMER_ID = 8
 """Bytes of a change id of the former release, which has one for each place."""
+
+
+def former_paths(journal: Path) -> list[Path]:
+    """Return the files of the former release's register, beside the journal."""
+    return [Path(f"{journal.resolve()}-{what}") for what in _OF_FORMER]
+
+
+def end_former(journal: Path) -> None:
+    """Remove the files of the former release's register, unless a process has the journal open.
+
+    :param journal: as the settings name it.
+    """
+    if paths := [path for path in former_paths(journal) if path.exists()]:
+        with suppress(*FAILURES), alone_with(path_of(journal)) as db:  # what stays costs time, and is right
+            for path in paths if db else ():
+                path.unlink(missing_ok=True)
 
 
 def register_path(journal: Path) -> Path:
@@ -76,7 +97,7 @@ class Register:
     None of its methods raises. Where the file cannot be used, nothing is kept that needs change ids, and no version is
     known; that the journal's folder cannot be used is said where something has to be kept in it.
 
-    Workers of the former release have files of their own. A process that has met their journal reads and writes both.
+    Workers of the former release have files of their own. Where these are, both are read and written.
 
     :param journal: which these workers share; in memory: this process has the register for itself.
     :param copies_ttl: seconds for which a copy is kept: versions that were forgotten concern no newer one.
@@ -90,7 +111,6 @@ class Register:
         self, journal: JournalFile, *, copies_ttl: float = 1800.0, wall: Callable[[], float] = time.time
     ) -> None:
         self._journal = journal.path
-        self._sides = journal.sides
         self._copies_ms = int(copies_ttl * 1000) + CLOCK_TOLERANCE_MS  # the clock of Redis may be a little off
         self._wall = wall
         self._former = _Former(journal.path)
@@ -101,7 +121,7 @@ class Register:
 
     def _begin(self) -> None:
         self._file: PrivateNumbers | None = None
-        self._former.close()
+        self.look_for_former()
         self._lock = threading.Lock()
         self._values = itertools.count(int.from_bytes(os.urandom(_CELL)))  # the cell may have been another worker's
         self._era = b""  # ends when a change could not be noted
@@ -114,7 +134,7 @@ class Register:
         try:
             file = self._file or self._opened()
             found = file.read(SIZE, place * SIZE).ljust(SIZE, b"\0")
-            if self._sides.has_met_former:
+            if self._has_former:
                 found += self._former.id_of(place)
         except OSError:
             return None
@@ -139,7 +159,7 @@ class Register:
                 found = file.read(SIZE, at).ljust(SIZE, b"\0")
                 file.write(value, at + own)
             after = found[:own] + value + found[own + _CELL :]
-            if self._sides.has_met_former:
+            if self._has_former:
                 theirs, now = self._former.change(place)
                 found, after = found + theirs, after + now
         except OSError:
@@ -179,7 +199,7 @@ class Register:
         own, former = self._tables[at]
         try:
             own.note(digest, category, version // 1000 & _MS)
-            if self._sides.has_met_former:
+            if self._has_former:
                 former.note(digest, category, version // 1000 & _MS)
         except OSError:
             return
@@ -194,9 +214,14 @@ class Register:
         return False
 
     def _all(self, at: int) -> Sequence[_Versions]:
-        return self._tables[at][: 1 + self._sides.has_met_former]
+        return self._tables[at][: 1 + self._has_former]
 
     # -- the file ------------------------------------------------------------------------------------------------------
+
+    def look_for_former(self) -> None:
+        """Look whether there are files of the former release. Meant to be called once a second: its workers may be
+        started at any time."""
+        self._has_former = self._former.is_there()
 
     def close(self) -> None:
         """Let go of the files. The next call opens them again."""
@@ -288,6 +313,13 @@ class _Former:
             at: _Versions(partial(self._file, what), 0, FORMER_BUCKETS, 0)
             for at, what in ((SEEN, "seen"), (WIPED, "wiped"))
         }
+
+    def is_there(self) -> bool:
+        """Return whether workers of the former release have made any of them. Else lets go of them."""
+        if self._journal and any(path.exists() for path in former_paths(self._journal)):
+            return True
+        self.close()
+        return False
 
     def id_of(self, place: int) -> bytes:
         """Return the id of the latest change in a place."""

@@ -10,8 +10,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ...support.lag import Deadline
-from .forms import is_former, open_journal
+from .forms import make_room, path_of
 from .group_commit import busy
+from .opening import open_database
 
 TURNS = {side: threading.RLock() for side in ("write", "read", "shrink")}
 """Locks for all journals of this process, usually one: a fork has to stop and close every one of them. A thread that
@@ -56,7 +57,8 @@ class Side:
         if self.connection is not None and self._age != age:
             self.close()
         if self.connection is None:
-            connection, self.place = open_journal(self._path, until)
+            self.place = self._path and path_of(self._path)
+            connection = open_database(self.place, until)
             self._age, self._pid, self.opened, self._patience = age, os.getpid(), self.opened + 1, 0
             self._file = _identity(self.place)
             # Threads on the other side ask whether it is inherited: it comes last.
@@ -82,15 +84,10 @@ class Side:
             with suppress(sqlite3.Error):
                 connection.close()
 
-    @property
-    def is_of_former(self) -> bool:
-        """Return whether it leads to the file of the former form."""
-        return self._path is not None and is_former(self._path, self.place)
-
     def is_gone(self) -> bool:
         """Return whether the file that is open here was deleted, or another one stands in its place: no other process,
-        and none that starts, would find what is written to it. That of the former form is removed when it is empty."""
-        return self.connection is not None and not self.is_of_former and self._file != _identity(self.place)
+        and none that starts, would find what is written to it."""
+        return self.connection is not None and self._file != _identity(self.place)
 
     def is_inherited(self) -> bool:
         """Return whether the connection was opened by a process that this one was forked from."""
@@ -102,15 +99,12 @@ class Sides:
 
     :param path: of the journal, as the settings name it; None: in memory, by one connection only. No other process can
         keep that waiting.
-    :ivar something_waits: in the journal, as far as this process knows. Where nothing does, the file of the former form
-        is let go of after each call.
     :ivar was_gone: see :meth:`is_gone`.
-    :ivar has_met_former: one has led to the file of the former form. From then on a worker of the former release may
-        know of something newer than this process has, even when that file is gone.
     """
 
     def __init__(self, path: Path | None) -> None:
-        self.something_waits = self.has_met_former = self.was_gone = False
+        self.was_gone = False
+        self._without_room = path
         self.write = Side(path, "write")
         self.read = self.write if path is None else Side(path, "read")
         self.shrink = self.write if path is None else Side(path, "shrink")
@@ -120,17 +114,17 @@ class Sides:
         """Return each of them."""
         return self.write, self.read, self.shrink
 
+    def make_room(self) -> None:
+        """Make sure, before one is opened for the first time, that no file of another program is in the way."""
+        if self._without_room is not None:
+            make_room(self._without_room)
+            self._without_room = None
+
     def is_gone(self) -> bool:
         """Return whether the file of one of them was deleted, also if it has been opened anew since the last call that
         returned this."""
         was_gone, self.was_gone = self.was_gone, False
         return was_gone or any(side.is_gone() for side in self.all)
-
-    def lead_elsewhere(self) -> bool:
-        """Return whether one is to be closed where there is a file of the former form."""
-        return any(
-            side.connection is not None and not (side.is_of_former and self.something_waits) for side in self.all
-        )
 
 
 def _identity(path: Path | None) -> tuple[int, int] | None:

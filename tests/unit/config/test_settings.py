@@ -28,8 +28,7 @@ from flask_langpont_session.policy.categories import Priority
 from flask_langpont_session.policy.levels import Behaviour
 from flask_langpont_session.policy.presets import DEFAULT_CATEGORIES
 from flask_langpont_session.stores.codec.keys import SAMPLE
-from flask_langpont_session.stores.host.entries import FORMER_VERSION, SCHEMA_VERSION
-from flask_langpont_session.stores.host.forms import path_of
+from flask_langpont_session.stores.host.entries import FORMS
 from tests.support import former_release
 
 Load = Callable[..., Settings]
@@ -919,8 +918,8 @@ def test_a_file_that_is_no_journal_is_left_alone(tmp_path: Path, caplog: pytest.
 
 
 def test_a_damaged_journal_says_what_helps(tmp_path: Path) -> None:
-    """A file under the name of the own form that is no journal, or damaged. It stays as it is."""
-    path = path_of(tmp_path / "journal")
+    """A file beside the one that the setting names, which is used where it is. It stays as it is."""
+    path = tmp_path / "journal-9"
     path.write_text("my notes, not a database\n" * 100)
     app = Flask("app", instance_path=str(tmp_path))
     app.testing = True
@@ -933,19 +932,19 @@ def test_a_damaged_journal_says_what_helps(tmp_path: Path) -> None:
     assert path.read_text().startswith("my notes")
 
 
-@pytest.mark.parametrize("form", [FORMER_VERSION - 1, SCHEMA_VERSION + 1])
+@pytest.mark.parametrize("form", [min(FORMS) - 1, max(FORMS) + 1])
 def test_a_journal_of_another_release_keeps_no_application_from_starting(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, form: int
 ) -> None:
     """D32: it is left alone, with what waits in it, and the log says so."""
-    path = path_of(tmp_path / "journal", form)
+    path = tmp_path / ("journal" if form < min(FORMS) else f"journal-{form}")
     former_release.make(path, form=form)
     before = path.read_bytes()
     app = Flask("app", instance_path=str(tmp_path))
     app.testing = True
     app.config[f"{PREFIX}JOURNAL"] = tmp_path / "journal"
     LangPontSession(app)
-    release = "an older" if form < SCHEMA_VERSION else "a newer"
+    release = "an older" if form < min(FORMS) else "a newer"
     assert f"{path.name} is not used: {release} release has written it, in form {form}" in caplog.text
     assert path.read_bytes() == before
 

@@ -13,7 +13,6 @@ import pytest
 
 from flask_langpont_session.policy.changes import Basis
 from flask_langpont_session.policy.copies import CategoryCopy, SharedCopy
-from flask_langpont_session.stores.host.forms import path_of
 from flask_langpont_session.stores.host.journal import Carry, Journal, journal_at
 from tests.support.codecs import OTHER_KEY, sealing
 from tests.support.entries import value
@@ -113,7 +112,7 @@ def test_what_was_put_there_is_removed(
     counted: list[str] = []
     journal.on_damaged = counted.append
     journal.put([value(DIGEST, "lang", MARKER), value(DIGEST, "theme", b'"dark"')])
-    with sqlite3.connect(path_of(path)) as db:
+    with sqlite3.connect(path) as db:
         db.execute("UPDATE writes SET value = ? WHERE field = 'lang'", (forged,))
     db.close()
     assert journal.overlay(ref(DIGEST)).writes == {"ui": {"theme": b'"dark"'}}
@@ -141,7 +140,7 @@ def test_what_waits_under_a_key_that_is_not_there_stays(path: Path, caplog: pyte
 def test_a_copy_that_was_put_there_is_damaged(journal: Journal, path: Path) -> None:
     """A copy of another session, under this one's name."""
     journal.board.publish_copies([SharedCopy(DIGEST, "ui", CategoryCopy(7, {"lang": MARKER}))])
-    with sqlite3.connect(path_of(path)) as db:
+    with sqlite3.connect(path) as db:
         db.execute("UPDATE copies SET digest = ?", (ANOTHER,))
     db.close()
     assert codec.is_damaged(journal.overlay(ref(ANOTHER)).copies["ui"].fields["lang"])

@@ -14,7 +14,6 @@ from flask_langpont_session.policy.copies import CategoryCopy, SharedCopy
 from flask_langpont_session.policy.servers import ServerRecord
 from flask_langpont_session.stores.host.board import PORTION, ResyncRound
 from flask_langpont_session.stores.host.entries import NOTHING
-from flask_langpont_session.stores.host.forms import path_of
 from flask_langpont_session.stores.host.journal import Journal, journal_at
 from flask_langpont_session.stores.host.limits import JournalLimits
 from tests.support.clock import Clock
@@ -96,7 +95,7 @@ def test_a_damaged_copy_is_none(tmp_path: Path) -> None:
     journal.board.publish_copies(
         [SharedCopy("d", name, CategoryCopy(1, {"a": b"1"})) for name in ("ui", "translation")]
     )
-    with closing(sqlite3.connect(path_of(tmp_path / "journal"))) as file:
+    with closing(sqlite3.connect(tmp_path / "journal")) as file:
         file.execute("UPDATE copies SET fields = x'c1' WHERE category = 'ui'")
         file.commit()
     assert journal.overlay(ref("d")).copies.keys() == {"translation"}

@@ -20,8 +20,7 @@ from flask_langpont_session.policy.changes import Basis, Operation
 from flask_langpont_session.policy.copies import CategoryCopy, SharedCopy, mark_of_copy
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.stores.host.commit_counter import SIZE, CommitCounter
-from flask_langpont_session.stores.host.entries import NOTHING, SCHEMA_VERSION, WIPED_FIELD, Overlay, PendingPush
-from flask_langpont_session.stores.host.forms import path_of
+from flask_langpont_session.stores.host.entries import NOTHING, WIPED_FIELD, Overlay, PendingPush
 from flask_langpont_session.stores.host.journal import Carry, Journal, journal_at
 from flask_langpont_session.stores.host.limits import JournalLimits
 from flask_langpont_session.stores.host.opening import DeletedJournal
@@ -186,7 +185,7 @@ def test_a_damaged_entry_concerns_no_other(tmp_path: Path, caplog: pytest.LogCap
     journal = journal_at(tmp_path / "journal")
     write(journal, a=b"1")
     write(journal, b=b"2")
-    with closing(sqlite3.connect(path_of(tmp_path / "journal"))) as file:
+    with closing(sqlite3.connect(tmp_path / "journal")) as file:
         file.execute(f"UPDATE writes SET {damage} WHERE field = 'a'")
         file.commit()
     assert journal.overlay(ref("d")).writes == {"translation": {"b": b"2"}}
@@ -542,7 +541,7 @@ def test_every_commit_is_forced_to_the_disk(durable: Journal, forced: list[str])
     forces the log before it copies from it, and the file before it writes the log anew."""
     for number in range(1, 4):
         durable.revocations.note(f"d{number}")
-        assert forced == [f"journal.sqlite-{SCHEMA_VERSION}-wal"] * number
+        assert forced == ["journal.sqlite-wal"] * number
     assert writer(durable).execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert writer(durable).execute("PRAGMA synchronous").fetchone() == (1,)
 
@@ -560,7 +559,7 @@ def test_only_the_owner_can_read_it(tmp_path: Path, umask: int) -> None:
     finally:
         os.umask(before)
     files = {file.name: file.stat().st_mode & 0o777 for file in (tmp_path / "instance").iterdir()}
-    own = f"journal.sqlite-{SCHEMA_VERSION}"
+    own = "journal.sqlite"
     names = [own, f"{own}-wal", f"{own}-shm", "journal.sqlite-gen", "journal.sqlite-lock"]
     assert files == dict.fromkeys(names, 0o600)
     assert (tmp_path / "instance").stat().st_mode & 0o777 == 0o700
@@ -608,20 +607,21 @@ def test_open_finds_a_path_that_cannot_be_written(tmp_path: Path) -> None:
 
 def test_a_damaged_file_is_reported_and_left_alone(durable: Journal, path: Path) -> None:
     """A file that is no database is an error of class UNREACHABLE in every call, and keeps its content."""
-    path_of(path).write_bytes(b"not a database" * 100)
+    durable.open()
+    path.write_bytes(b"not a database" * 100)
     for call in (durable.open, durable.is_empty, lambda: durable.revocations.note("d")):
         with pytest.raises(StoreError) as caught:
             call()
         assert caught.value.error_class is ErrorClass.UNREACHABLE
         assert caught.value.cause == "SQLITE_NOTADB"
-    assert path_of(path).read_bytes() == b"not a database" * 100
-    path_of(path).unlink()
+    assert path.read_bytes() == b"not a database" * 100
+    path.unlink()
     assert durable.is_empty(), "the same journal goes on with a new file"
 
 
 def test_a_database_of_another_program_is_not_touched(durable: Journal, path: Path) -> None:
-    """Another application's SQLite file under the name of the own form is refused, and nothing of it is changed."""
-    file = path_of(path)
+    """Another application's SQLite file is refused, and nothing of it is changed."""
+    file = path.with_name(f"{path.name}-9")
     file.touch(mode=0o644)
     other = sqlite3.connect(file)
     other.execute("CREATE TABLE accounts (id)")

@@ -19,7 +19,7 @@ from flask_langpont_session.policy.ids import digest_of
 from flask_langpont_session.stores.host import register
 from flask_langpont_session.stores.host.commit_counter import counter_path
 from flask_langpont_session.stores.host.file import JournalFile
-from flask_langpont_session.stores.host.register import NEVER, PLACES, SIZE, Register, register_path
+from flask_langpont_session.stores.host.register import NEVER, PLACES, SIZE, Register, former_paths, register_path
 from flask_langpont_session.support import files
 from tests.support.journals import in_fork
 
@@ -320,16 +320,17 @@ def test_what_two_workers_forget_at_once_leaves_the_higher_mark(worker: Make, mo
 # -- the former release ------------------------------------------------------------------------------------------------
 
 
-def test_the_files_of_the_former_release_are_used_from_when_its_journal_is_met(path: Path) -> None:
+def test_the_files_of_the_former_release_are_used_where_they_are(path: Path) -> None:
     """Elsewhere they cost nothing, and are not made."""
     journal = JournalFile(path)
     one, other = Register(journal), Register(JournalFile(path))
-    former = [path.with_name(f"{path.name}-{what}") for what in ("near", "seen", "wiped")]
+    former = former_paths(path)
     before = one.of(A)
     one.note_version(A, "ui", 5 * MS)
     assert one.change(A, before) == other.of(A)
     assert not any(file.exists() for file in former)
-    journal.sides.has_met_former = True
+    former[1].touch(0o600)
+    one.look_for_former()
     before = one.of(A)
     one.note_version(A, "ui", 7 * MS)
     one.note_wipe(A, "ui", 7 * MS)
