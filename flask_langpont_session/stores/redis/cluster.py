@@ -18,6 +18,7 @@ from redis.crc import key_slot
 
 from ...policy.copies import RecordRef
 from ...policy.errors import ErrorClass, StoreError
+from ...policy.health import PRIMARY
 from ...policy.rows import AuthRow
 from ...support.chance import CHANCE
 from ...support.lag import LEAST_WAIT, Wait
@@ -28,14 +29,15 @@ from .near import NearCache
 from .records import Answer
 from .routed import Route, RoutedConnection
 from .server_identity import Canary
-from .shards import Shards
-from .slots import SINGLE, Address, tag_of
+from .slots import NO_SHARD, SINGLE, Address, Servers, name_of, tag_of
 from .store import RedisStore
 from .topology import ClusterTopology
+from .wire import pack
 
 T = TypeVar("T")
 P = ParamSpec("P")
 
+_ASKING = pack(("ASKING",))
 _TRIES_AGAIN = 2
 _PERSISTENT = 1.0
 """Seconds after which a slot that is between two shards does not get better by waiting for it."""
@@ -171,7 +173,7 @@ def _of_several(
         found: dict[int, Any] = {}
         for number, places in sorted(self.by_shard(map(digest_of, items)).items()):
             try:
-                done = together(self.shards.of(number), [items[place] for place in places], timeout)
+                done = together(self._store_of(number), [items[place] for place in places], timeout)
             except StoreError as error:
                 if error.error_class is not ErrorClass.TOPOLOGY:
                     raise
@@ -194,7 +196,7 @@ def _digest_of_push(what: tuple[AuthRow | str, int]) -> str:
 
 
 class ClusterStore:
-    """The stores of all shards, in one role, as one store.
+    """The stores of all shards, in one role, as one store. They follow the map.
 
     :param name: ``primary`` or ``replica``.
     :param make: makes the store of a shard.
@@ -217,18 +219,43 @@ class ClusterStore:
         self.name = name
         self.prefix = prefix
         self._directory = directory
-        self.shards = Shards(name, directory, make)
+        self._is_primary = name == PRIMARY
+        self._make = make
+        self._stores: Mapping[int, RedisStore] = {}
         self._count = count
         self._clock = clock
         self._sleep = sleep
         self._between: dict[int, float] = {}
+        directory.tell(self)
 
     # -- shards ----------------------------------------------------------------------------------------------------
+
+    def arrange(self, places: Mapping[int, Servers], *, has_hole: bool = False) -> None:
+        """Have a store for each of these shards, as far as there are servers for this role.
+
+        :param has_hole: some slots have no shard. Their store finds no server, and is lost.
+        """
+        wanted = [number for number, place in sorted(places.items()) if self._is_primary or place.replicas]
+        if has_hole and self._is_primary:
+            wanted.insert(0, NO_SHARD)
+        if list(self._stores) == wanted:
+            return
+        gone = [store for number, store in self._stores.items() if number not in wanted]
+        self._stores = {number: self._stores.get(number) or self._make(number) for number in wanted}
+        self._directory.arranged(self.name, [name_of(number) for number in wanted])
+        for store in gone:
+            store.forget_connections()
+
+    def _store_of(self, number: int) -> RedisStore:
+        store = self._stores.get(number)
+        if store is None:
+            raise StoreError(self.name, ErrorClass.UNREACHABLE, "SlotNotServed")
+        return store
 
     @property
     def endpoints(self) -> Mapping[str, Endpoint]:
         """Return the servers of the shards, by name."""
-        return {store.name: store.endpoint for store in self.shards.all}
+        return {store.name: store.endpoint for store in self._stores.values()}
 
     def find_shards(self, timeout: float) -> None:
         """Find the shards, if none is known: ask one node after the other.
@@ -262,14 +289,14 @@ class ClusterStore:
         slot = key_slot(key.encode())
         ends = self._clock() + (timeout.whole if isinstance(timeout, Wait) else timeout)
         known = self._directory.map or self._asked(self._directory.learn, timeout)
-        store = self.shards.of(known.owners[slot])
+        store = self._store_of(known.owners[slot])
         redirected, tries = False, 0
         while True:
             try:
                 done = call(store, timeout)
             except Redirected as error:
                 self._count(_COUNTERS[error.cause])
-                if redirected or not self.shards.is_primary:
+                if redirected or not self._is_primary:
                     raise
                 redirected = True
                 store = self._follow(store, error)
@@ -295,11 +322,11 @@ class ClusterStore:
         if not address.host:
             address = Address(self._directory.host_of(store.name), address.port)
         if error.for_good:
-            return self.shards.of(self._directory.note_moved(error.slot, address))
+            return self._store_of(self._directory.note_moved(error.slot, address))
         number = self._directory.note_moving(error.slot, address)
         if number is None:
             raise error  # the monitor looks for it
-        return self.shards.asking(number)
+        return self._store_of(number).announcing(_ASKING)
 
     def _wait_for(self, slot: int, error: StoreError, tries: int, ends: float) -> None:
         """Wait a moment for a slot of which some keys are here and some there, or are not anywhere yet.
@@ -356,9 +383,9 @@ class ClusterStore:
     def _known(self, digest: str) -> RedisStore | None:
         """Return the store that has a session, as far as is known without asking."""
         known = self._directory.map
-        return self.shards.get(known.number_of(digest)) if known else None
+        return self._stores.get(known.number_of(digest)) if known else None
 
     def forget_connections(self) -> None:
         """Drop the connections to all shards."""
-        for store in self.shards.all:
+        for store in self._stores.values():
             store.forget_connections()

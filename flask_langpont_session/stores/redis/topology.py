@@ -28,7 +28,7 @@ from .nodes import NodeQueries, Nodes
 from .slots import NO_SHARD, SINGLE, SLOTS, Address, Range, SlotMap, draw, moved, name_of, single
 
 if TYPE_CHECKING:
-    from .shards import Shards
+    from .cluster import ClusterStore
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class ClusterTopology:
         """Told a role and its shards, whenever they are others."""
         self._queries = NodeQueries(nodes, connect)
         self._clock = clock
-        self._stores: list[Shards] = []
+        self._stores: list[ClusterStore] = []
         self._avoided: dict[int, float] = {}
         self._begin()
         renew_in_children(self, ClusterTopology._begin)
@@ -76,7 +76,7 @@ class ClusterTopology:
         self._lock = threading.RLock()
         self._is_doubtful, self._looked_at, self._pause = False, -math.inf, _SHORTEST_PAUSE
 
-    def tell(self, store: Shards) -> None:
+    def tell(self, store: ClusterStore) -> None:
         """Have a store follow the map."""
         self._stores.append(store)
 
