@@ -215,7 +215,7 @@ _CLUSTER_FAULTS = "topologies/test_cluster_faults.py"
 ELSEWHERE: tuple[ProvedElsewhere, ...] = (
     ProvedElsewhere(19, "slots without a server", (f"{_CLUSTER_FAULTS}::test_a_dead_shard_disturbs_no_other",)),
     ProvedElsewhere(20, "a node of a cluster dies",
-        (f"{_CLUSTER_FAULTS}::test_a_shard_that_fails_over_is_lost_and_found_alone",
+        (f"{_CLUSTER}::test_a_forked_worker_finds_the_node_that_was_promoted",
          f"{_CLUSTER}::test_while_the_primary_is_away_its_replica_is_read")),
     ProvedElsewhere(21, "start without a cluster", (f"{_CLUSTER}::test_an_application_starts_before_its_cluster",)),
     ProvedElsewhere(22, "slots that move", (f"{_CLUSTER_FAULTS}::test_slots_move_under_running_requests",)),

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 
-def in_child(work: Callable[[], bool]) -> bool:
-    """Return whether `work` returns True in a forked child, within ten seconds."""
+def in_child(work: Callable[[], bool], seconds: float = 10) -> bool:
+    """Return whether `work` returns True in a forked child, within so many seconds."""
     if (child := os.fork()) == 0:
         done: list[bool] = []
         thread = threading.Thread(target=lambda: done.append(work()), daemon=True)
         thread.start()
-        thread.join(10)
+        thread.join(seconds)
         os._exit(0 if done == [True] else 1)
     return os.waitpid(child, 0)[1] == 0
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,10 @@ from flask_langpont_session.policy.ids import digest_of
 from flask_langpont_session.testing import captured_events
 from tests.integration.behind import browser, sign_in, waiting
 from tests.integration.conftest import cookie_of, parts
-from tests.integration.elasticache_site import Aws, DnsCache, aws, moto_url, names  # noqa: F401 - fixtures
+from tests.integration.elasticache_site import URL, Aws, DnsCache, aws, moto_url, names  # noqa: F401 - fixtures
 from tests.integration.tls import Authority, TlsFront
 from tests.support.auth_records import unpacked
+from tests.support.children import in_child
 
 from .cluster_crowd import (
     FINE,
@@ -42,7 +43,6 @@ from .cluster_crowd import (
 )
 from .cluster_lab import SHARDS, SLOTS, Cluster, running_cluster
 from .conftest import MakeApp
-from .program import Program
 
 WHOLE = {"lost": 0, "total": SHARDS, "lost_share": 0}
 """What the health page says of shards while all is well."""
@@ -251,57 +251,124 @@ def test_an_application_starts_before_its_cluster(cluster: Cluster, make_app: Ma
     assert visitor.get("/who").json["user"] == "7"
 
 
-def test_workers_of_a_preloaded_application_have_a_cluster_each(cluster: Cluster, tmp_path: Path) -> None:
-    """Forked after the application was used (``--preload``): no worker has a connection of another one or of its
-    parent, each notices that a node was killed, and each finds the node that was promoted."""
-    workers = ["first", "second"]
-    [replica] = [node for node in cluster.pair(1) if node is not cluster.primary(1)]
-    with Program(cluster.url, tmp_path) as program:
-        program.says("ready", workers)
-        used = sockets(cluster, program.pid)
-        assert len(used) == 1 + len(workers)
-        assert all(used.values())
-        assert sum(map(len, used.values())) == len(set().union(*used.values()))
-        cluster.says(replica, "CONFIG", "SET", "cluster-replica-no-failover", "yes")
-        try:
-            cluster.kill(cluster.primary(1))
-            program.says("degraded", workers)
-        finally:
-            cluster.says(replica, "CONFIG", "SET", "cluster-replica-no-failover", "no")
-        program.says("home", workers)
-        program.ends()
-    assert cluster.primary(1) is replica
-
-
-def sockets(cluster: Cluster, pid: int) -> dict[int, set[Any]]:
-    """Return the connections of a process and its children to nodes of the cluster, by process id.
-
-    Both ends tell a connection from others: the system gives one local port to several of different servers.
-    """
-    ports = {node.port for node in cluster.nodes}
-    parent = psutil.Process(pid)
-    return {
-        process.pid: {
-            (one.laddr, one.raddr) for one in process.net_connections("tcp") if one.raddr and one.raddr.port in ports
-        }
-        for process in (parent, *parent.children())
-    }
-
-
-def test_a_group_of_elasticache_in_cluster_mode_is_found(
-    cluster: Cluster,
-    make_app: MakeApp,
-    aws: Aws,  # noqa: F811 - the fixture
-    names: DnsCache,  # noqa: F811
-) -> None:
-    """AWS names the configuration endpoint; the nodes name themselves."""
-    aws.create_group(ClusterMode="enabled", NumNodeGroups=2, ReplicasPerNodeGroup=1)
-    found = aws.elasticache.describe_replication_groups(ReplicationGroupId="sessions")["ReplicationGroups"][0]
-    names.ports[found["ConfigurationEndpoint"]["Address"]] = cluster.nodes[4].port
-    app = make_app(REDIS_URL="elasticache://sessions?region=ap-northeast-1")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_forked_worker_finds_the_node_that_was_promoted(app: Flask, cluster: Cluster) -> None:
+    """Forked after the application was used (``--preload``): it has no connection of its parent's, and notices by
+    itself that a node was killed."""
     crowd = Crowd(app, cluster, each=1)
     wait_until_well(crowd)
-    assert all(keys for keys in cluster.keys("session:auth:*").values())
+    killed, used = cluster.primary(1), sockets(cluster)
+
+    def serves() -> bool:
+        wait_until_well(crowd)
+        return not sockets(cluster) & used
+
+    # What another thread just uses at a fork stays open in the child, where nothing uses it: that hides what is shared.
+    with parts(app).monitor.paused():
+        cluster.kill(killed)
+        assert in_child(serves, seconds=60)
+    wait_until_well(crowd)
+    assert cluster.primary(1) is not killed
+
+
+def sockets(cluster: Cluster) -> set[Any]:
+    """Return the connections of this process to nodes of the cluster. Both ends tell one from others: the system gives
+    one local port to several of different servers."""
+    ports = {node.port for node in cluster.nodes}
+    found = psutil.Process().net_connections("tcp")
+    return {(one.laddr, one.raddr) for one in found if one.raddr and one.raddr.port in ports}
+
+
+class Account:
+    """A replication group of ElastiCache, made anew as one or the other. The names of the one before lead nowhere any
+    more."""
+
+    def __init__(self, aws: Aws, names: DnsCache) -> None:  # noqa: F811 - the fixtures
+        self._aws = aws
+        self._names = names
+
+    def make_cluster(self, seed: Valkey) -> None:
+        self._aws.reset()
+        self._aws.create_group(ClusterMode="enabled", NumNodeGroups=3, ReplicasPerNodeGroup=1)
+        [found] = self._aws.elasticache.describe_replication_groups(ReplicationGroupId="sessions")["ReplicationGroups"]
+        self._names.ports = {found["ConfigurationEndpoint"]["Address"]: seed.port}
+
+    def make_single(self, server: Valkey) -> None:
+        self._aws.reset()
+        self._names.ports = {self._aws.create_group(replicas=0): server.port}
+
+
+@pytest.fixture
+def account(aws: Aws, names: DnsCache) -> Account:  # noqa: F811 - the fixtures
+    return Account(aws, names)
+
+
+def primaries(app: Flask) -> set[str]:
+    return {name for name in healthz(app)["stores"] if name.startswith("primary")}
+
+
+def test_cluster_mode_that_aws_could_not_tell_at_the_start_needs_no_restart(
+    make_app: MakeApp,
+    aws: Aws,  # noqa: F811 - the fixture
+    account: Account,
+    cluster: Cluster,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Everything is down when the first process of a host starts. The database comes back, then AWS, which names the
+    configuration endpoint: users who signed in meanwhile are in the cluster, whose shards are named as for a process
+    that starts now."""
+    account.make_cluster(cluster.nodes[4])
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+    disk = tmp_path / "disk"
+    config = {"REDIS_URL": URL, "DATABASE_URL": f"sqlite:///{disk / 'sessions.sqlite3'}"}
+    app = make_app(tables=False, **config)
+    stranger = app.test_client()
+    assert stranger.post("/login/6").status_code == 503
+    wait_until(lambda: who(stranger)["level"] == 4, "level 4", pause=0.05)
+    disk.mkdir()
+    parts(app).backend.database.upkeep.create_tables()
+    wait_until(lambda: who(stranger)["level"] == 2, "the database", pause=0.05)
+    crowd = Crowd(app, cluster, each=1)
+    assert primaries(app) == {"primary"}
+    with at_work(crowd) as seen:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", aws.url)
+        wait_until_well(crowd)
+    assert answers(seen) == {FINE}
+    assert all(cluster.keys("session:auth:*").values())
+    successor = make_app(**config)
+    sign_in(successor, "8")
+    assert primaries(app) == primaries(successor) == {f"primary:{number}" for number in (1, 2, 3)}
+    assert "restart" not in caplog.text
+
+
+def test_a_group_that_was_made_anew_in_the_other_mode_is_found(
+    make_app: MakeApp, account: Account, cluster: Cluster, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """First without cluster mode, then in it, then without it again: no user is signed out."""
+    with Valkey(tmp_path / "single", appendonly=False) as single:
+        account.make_single(single)
+        app = make_app(REDIS_URL=URL)
+        crowd = Crowd(app, cluster, each=1)
+        assert primaries(app) == {"primary"}
+        with at_work(crowd) as seen:
+            account.make_cluster(cluster.nodes[1])
+            single.kill()
+            wait_until(lambda: primaries(app) == {f"primary:{number}" for number in (1, 2, 3)}, "the cluster")
+            wait_until_well(crowd)
+            assert all(cluster.keys("session:auth:*").values())
+            account.make_single(single)
+            single.start()
+            cluster.kill()
+            wait_until(lambda: primaries(app) == {"primary"}, "the single server")
+            wait_until_well(crowd)
+        assert answers(seen) == {FINE}
+    assert "restart" not in caplog.text
+
+
+def answers(seen: Mapping[int, set[Any]]) -> set[Any]:
+    return {one for shard in seen.values() for one in shard if isinstance(one, tuple)}
 
 
 def test_sessions_in_use_are_counted_over_all_shards(cluster: Cluster, make_app: MakeApp) -> None:

@@ -80,34 +80,6 @@ on_one_engine = pytest.mark.parametrize("running", ["valkey"], indirect=True)
 """How a failover is told and a slot moves is seen on each engine elsewhere here, by what asks for it quickly."""
 
 
-@on_one_engine
-def test_a_shard_that_fails_over_is_lost_and_found_alone(app: Flask, cluster: Cluster) -> None:
-    """Under running requests the other shards stay at level 0, no user is signed out, no answer is 5xx; a logout from
-    meanwhile holds, and a text from meanwhile is merged."""
-    crowd = Crowd(app, cluster, each=3)
-    wait_until_well(crowd)
-    before = identities(app)
-    victim = cluster.primary(1)
-    leaver, writer = crowd.of[1].pop(0), crowd.of[1][0]
-    name = f"primary{shard_of(app, leaver.digest)}"
-    with at_work(crowd) as seen:
-        cluster.kill(victim)
-        wait_until(lambda: (name, "write") in parts(app).health.open_stores(), "the loss")
-        assert healthz(app)["shards"] == {"lost": 1, "total": SHARDS, "lost_share": 0.3333}
-        assert browser(app, leaver.cookie).post("/logout").status_code == 200
-        assert browser(app, writer.cookie).post("/set", json={"input_text": "second"}).status_code == 200
-        wait_until_well(crowd)
-    assert cluster.primary(1) is not victim, "the replica was promoted"
-    assert {part for part in seen[1] if isinstance(part, tuple)} == {FINE}
-    assert max(part for part in seen[1] if isinstance(part, int)) in (1, 2)
-    for shard in (0, 2):
-        assert seen[shard] == {FINE, 0}
-    after = identities(app)
-    assert {store for store in before if before[store] != after[store]} == {name}
-    assert browser(app, leaver.cookie).get("/who").json["user"] is None
-    assert [text for _, text in crowd.look(1)] == ["second", "first"]
-
-
 def test_a_primary_that_hands_over_is_followed_at_once(make_app: MakeApp, url: str, cluster: Cluster) -> None:
     """No server is down: what was the primary stays, as a replica, with the connections that there are, and says so
     over each of them. Each is given up for a new one, whenever a canary would be due."""
