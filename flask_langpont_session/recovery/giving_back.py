@@ -15,11 +15,12 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from functools import partial
 from itertools import chain, islice
 from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..policy.copies import SharedCopy
+from ..policy.copies import CategoryCopy, SharedCopy
 from ..policy.errors import ErrorClass, StoreError, shard_of
 from ..policy.health import PRIMARY
 from ..policy.ids import ANONYMOUS, SIGNED_IN
@@ -188,8 +189,9 @@ class Refill(Step):
         return list(self._backend.board.shared_copies(limit, after=after).items())
 
     def _is_of_others(self, copy: SharedCopy) -> bool:
-        is_due = bool(copy.kind) and self._backend.health.locate(copy.digest) in self._begun
-        return is_due and self._backend.memory.category(copy.digest, copy.category) is None
+        own = self._backend.memory.category(copy.digest, copy.category)
+        is_news = bool(copy.kind) and (own is None or own.version < copy.copy.version)
+        return is_news and self._backend.health.locate(copy.digest) in self._begun
 
     def send(self, entries: Sequence[_Dated], reach: Reach) -> bool:
         """Give some copies back. What their server refuses again and again is left."""
@@ -222,25 +224,17 @@ class Refill(Step):
 
     def _give_back(self, batch: Sequence[_Dated], database: bool) -> None:
         living = self._living({held.copy.digest for held in batch if held.copy.kind == SIGNED_IN}, database)
-        wanted, over, register = [], list[SharedCopy](), self._backend.register
+        wanted, over = list[Restore](), list[SharedCopy]()
         for copy, seen_at in batch:
             age = self._backend.clock() - seen_at
-            # Of what was wiped nothing need be left that tells so, when all copies of it should have gone.
-            is_over = register.is_wiped_since(copy.digest, copy.category, copy.copy.version)
-            is_over = is_over or age >= self._backend.settings.local_cache_ttl
-            if is_over:
+            if age >= self._backend.settings.local_cache_ttl:
                 continue
             if copy.kind == SIGNED_IN and copy.digest not in living:
                 over.append(copy._replace(age=age))
                 continue
-            life_ms = self._backend.life_of_kept(copy.category, copy.kind)
-            left_ms = life_ms - int(age * 1000)  # it was in use when it was last seen, or later
-            if left_ms > 0 or not life_ms:
-                guard = "alive" if copy.kind == SIGNED_IN else "free"
-                # What began before the loss knows all that there was.
-                is_partial = copy.copy.began > self._well_until_us.get(self._backend.health.locate(copy.digest), 0)
-                wanted.append(Restore(copy.digest, copy.category, copy.copy, guard, max(0, left_ms), is_partial))
+            wanted += self._restores(copy, age)
         steps.take_along(self._backend, over)
+        register = self._backend.register
         seen = [register.latest_version(each.digest, each.category) for each in wanted]
         sent_at = self._backend.clock()
         for restore, latest, reply in zip(wanted, seen, steps.merge_all(self._backend, wanted), strict=True):
@@ -252,6 +246,27 @@ class Refill(Step):
             else:
                 self._begun[self._backend.health.locate(restore.digest)] += reply.status == "merged"
                 self._compare(restore, latest, reply.version, sent_at)
+
+    def _restores(self, shared: SharedCopy, age: float) -> Iterator[Restore]:
+        """Yield what a copy gives back: before it, the wipe that this host knows of. A server that fell back to before
+        that shows what was wiped, and the worker that has seen it go may have ended.
+
+        :param age: of the copy, in seconds.
+        """
+        digest, category, copy = shared[:3]
+        life_ms = self._backend.life_of_kept(category, shared.kind)
+        left_ms = life_ms - int(age * 1000)  # it was in use when it was last seen, or later
+        if life_ms and left_ms <= 0:
+            return
+        # What began before the loss knows all that there was.
+        is_partial = copy.began > self._well_until_us.get(self._backend.health.locate(digest), 0)
+        give = partial(Restore, digest, category, guard="alive" if shared.kind == SIGNED_IN else "free")
+        wiped = self._backend.register.wiped_version(digest, category)
+        is_over = self._backend.register.is_wiped_since(digest, category, copy.version)
+        if wiped and (is_over or is_partial):
+            yield give(copy=CategoryCopy(wiped, {}), life_ms=max(0, left_ms))
+        if not is_over:
+            yield give(copy=copy, life_ms=max(0, left_ms), is_partial=is_partial)
 
     def _compare(self, given: Restore, seen: int, version: int, sent_at: float) -> None:
         """Note a copy that was not the latest, where Redis has less than that, or may have by what it was given.

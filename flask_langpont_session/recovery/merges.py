@@ -51,7 +51,8 @@ _Place = tuple[str, str]
 
 LINGER = 5.0
 """Seconds after a recovery during which a slower sibling worker may still read the published copies, and after a
-worker's last announcement that it is in an outage: one of these may be missed."""
+worker's last announcement that it is in an outage: one of these may be missed. A copy is kept for as long after a
+merge: its replica may not have that yet."""
 
 
 class MergedCopies:
@@ -69,30 +70,32 @@ class MergedCopies:
         self._announced_at = -math.inf
         self.recovered_at = clock()
 
-    def are_needed(self) -> bool:
-        """Return whether a worker of the host is, or may be, in an outage: one that has died announces nothing new."""
-        announced = steps.ask_journal(self._backend.board.outages, "replay") or {}
+    def clear(self) -> None:
+        """Delete published copies, unless a worker of the host is, or may be, in an outage: one that has died announces
+        nothing new. Those of the last merges stay.
+
+        :raises StoreError: the journal cannot be used.
+        """
+        announced = self._backend.board.outages()
         if announced and announced != self._announced:
             self._announced_at = self._clock()
         self._announced = announced
-        return self._clock() - max(self._announced_at, self.recovered_at) < LINGER
+        if self._clock() - max(self._announced_at, self.recovered_at) >= LINGER:
+            self._backend.board.clear_copies(LINGER)
 
     def refresh(self, merged: Mapping[_Place, tuple[str, int]]) -> tuple[list[SharedCopy], set[_Place]]:
         """Keep categories as they are after a merge: if the server that has merged them is lost before its replica has
         them, no other worker may have them, and nothing else tells of what was wiped.
 
         :param merged: the kind of each session, and the version that Redis had by the merge; 0: of none.
-        :return: those to be published for the other workers of this host; and those that Redis has lost since. Of these
-            nothing is kept: this host, and what waits in its journal, knows more than that.
+        :return: those to be published for the other workers of this host, which may be all that there is if this one
+            ends; and those that Redis has lost since. Of these nothing is kept: this host, and what waits in its
+            journal, knows more than that.
+        :raises StoreError: they cannot be read. Until they can, what was merged waits on, and is merged again.
         """
         memory, wanted = self._backend.memory, list(merged)
         asked_at = self._clock()
-        try:
-            copies = self._backend.primary.copies(wanted, timeout=steps.TIMEOUT) if wanted else []
-        except StoreError:  # it is merged all the same, and no entry may say that it waits
-            for digest, category in wanted:
-                memory.forget_category(digest, category)
-            return [], set()
+        copies = self._backend.primary.copies(wanted, timeout=steps.TIMEOUT) if wanted else []
         shared, lost = list[SharedCopy](), set[_Place]()
         for (digest, category), copy in zip(wanted, copies, strict=True):
             kind, version = merged[digest, category]
@@ -102,7 +105,7 @@ class MergedCopies:
             copy = _with_beginning(copy)
             memory.put_category(digest, category, copy, kind=kind, as_of=asked_at)
             shared.append(SharedCopy(digest, category, copy, kind=kind))
-        return shared if self.are_needed() else [], lost
+        return shared, lost
 
 
 class Merges(Step):
@@ -408,14 +411,11 @@ class Carries(Step):
                     self._losses.note(Loss.MERGE_DROPPED, why, name)
         done = [entry for entry, reply in sent if not (isinstance(reply, Merged) and reply.status in ("gone", "late"))]
         done = self._kept(done, versions)
+        done = self._wiped(done)
         gone = list(self._lost({entry: left[entry] for entry in done}))
-        self._wipe([entry for entry in done if entry.left_us])
         self._journal.forget_carries(done)
         for origin, name in gone:
             self._losses.note(Loss.WRITES_LOST, Cause.LOST_BY_REDIS, name, digest=origin)
-        # What the host has of a former id is from before it was given up, and could be shown or given back to Redis.
-        given_up = {(e.origin, name): (ANONYMOUS, 0) for e in done if e.left_us for name in e.categories}
-        self._publish(self._copies.refresh(given_up)[0])
         return bool(done)
 
     def _kept(self, done: Sequence[Carry], versions: Mapping[_Place, int]) -> list[Carry]:
@@ -482,22 +482,27 @@ class Carries(Step):
         fields = {key: value for key, value in copy.fields.items() if key not in stays}
         return copy._replace(fields=fields) if stays else copy
 
-    def _wipe(self, entries: Sequence[Carry]) -> None:
-        """Wipe what former ids had that were given up.
+    def _wiped(self, done: Sequence[Carry]) -> list[Carry]:
+        """Wipe what former ids had that were given up, and return the carries whose wipe Redis has still. What this
+        host has of such an id is from before that, and could be shown or given back to Redis.
 
         :raises StoreError: they may have it still. To be done again, with all that was carried.
         """
-        places = [(entry, name) for entry in entries for name in entry.categories]
+        places = [(entry, name) for entry in done if entry.left_us for name in entry.categories]
         wipes = [
             merge_of(self._backend, entry.origin, name, ANONYMOUS, [_wipe_at(entry.left_us)], "free")
             for entry, name in places
         ]
-        replies = self._merge_all(wipes)
-        for (entry, name), reply in zip(places, replies, strict=True):
+        wiped: dict[_Place, tuple[str, int]] = {}
+        for (entry, name), reply in zip(places, self._merge_all(wipes), strict=True):
             if reply.status != "merged":
                 raise StoreError(PRIMARY, ErrorClass.LOCAL, "LateCommand")
             self._backend.register.note_version(entry.origin, name, reply.version)
             self._backend.register.note_wipe(entry.origin, name, reply.version)
+            wiped[entry.origin, name] = ANONYMOUS, reply.version
+        shared, lost = self._copies.refresh(wiped)
+        self._publish(shared)
+        return [entry for entry in done if lost.isdisjoint((entry.origin, name) for name in entry.categories)]
 
     def _carried(
         self, entries: Sequence[Carry], merges: Mapping[Carry, Sequence[Merge]], versions: dict[_Place, int]

@@ -274,8 +274,8 @@ class Recovery:
         is_any = reach.redis or reach.database
         progress = self._go_on(self.steps.journal, reach, seconds, alone=True) if is_any else Progress()
         is_renewed = self._go_on([self.steps.renewal], reach, seconds).is_through
-        if reach.redis and not (is_lost or self._backend.lacks or self.steps.copies.are_needed()):
-            ask_journal(self._backend.board.clear_copies, "replay")
+        if reach.redis and not (is_lost or self._backend.lacks):
+            ask_journal(self.steps.copies.clear, "replay")
         if reach.redis and is_lost and not progress.moved:
             self._next_drain = self._clock() + (self._clock() - began) / _SHARE_OF_TIME
         return progress.is_through and is_renewed

@@ -95,10 +95,6 @@ def _stamps_after_the_read(
 _push = verifier.Verifier._push
 
 
-def _began_when_it_was_wiped(copy: copies.CategoryCopy) -> copies.CategoryCopy:
-    return copy._replace(began=int(copy.mark[8:24] or copy.version))
-
-
 def _update_whatever_the_version(self: sim_database.SimDatabase, digest: str, *, seen: int, **rest: Any) -> Any:
     row = self.tables.rows.get(digest)
     return _update(self, digest, seen=row.version if row else seen, **rest)
@@ -173,6 +169,18 @@ _refresh = merges.MergedCopies.refresh
 
 def _takes_less(self: merges.MergedCopies, merged: Any) -> Any:
     return _refresh(self, {place: (kind, 0) for place, (kind, _) in merged.items()})
+
+
+def _whether_or_not_it_is_read(self: merges.MergedCopies, merged: Any) -> Any:
+    try:
+        return _refresh(self, merged)
+    except errors.StoreError:
+        return _keeps_nothing()
+
+
+def _unless_it_has_one(self: giving_back.Refill, copy: Any) -> bool:
+    is_due = bool(copy.kind) and self._backend.health.locate(copy.digest) in self._begun
+    return is_due and self._backend.memory.category(copy.digest, copy.category) is None
 
 
 def _by_the_clock_alone(self: Any, digest: str, names: Any, now_us: int) -> int:
@@ -561,6 +569,9 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("what waits was made from its own merge", entries, "is_written_by", lambda *arguments: False),
     Ablation("each kind of sessions is given back", giving_back.GivingBack, "holds_session", lambda *arguments: False),
     Ablation("what was merged is there still", merges.MergedCopies, "refresh", _takes_less),
+    Ablation("what was merged is read back first", merges.MergedCopies, "refresh", _whether_or_not_it_is_read),
+    Ablation("a wipe that its host knows is given back", register.Register, "wiped_version", lambda *arguments: 0),
+    Ablation("newer copies of other workers are given back", giving_back.Refill, "_is_of_others", _unless_it_has_one),
     Ablation(
         "a wipe is later than what its host has seen", journal_writer.JournalWriter, "_as_of", _by_the_clock_alone
     ),
@@ -572,7 +583,6 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("what other workers know goes along", steps, "take_along", _nothing),
     Ablation("what is lost on the way to another id is counted", merges.Carries, "_lost", lambda self, done: ()),
     Ablation("the additions of a copy go along", merges, "mark_of_copy", lambda digest, copy: b""),
-    Ablation("a wipe knows of all that was before", merges, "_with_beginning", _began_when_it_was_wiped),
     Ablation("what began after a loss is a part", giving_back, "Restore", _gives_back_as_whole),
     Ablation("newer copies stand", backend.Backend, "lack_of", lambda self, ref: None),
     Ablation("a record that began after a loss is a part", fallback.Fallback, "_is_whole", lambda *arguments: True),

@@ -561,6 +561,18 @@ def _pass(world: World, ms: int) -> None:
         world.promises.is_calm = False  # what lay unused for so long has run out
 
 
+def _until_merged(world: World, label: str, slot: str) -> None:
+    """Let a task go on until it has changed the data of a session in Redis. The answer is under way then."""
+
+    def there() -> list[Mapping[str, Any]]:
+        records = [world.cluster.primary.own(Key("translation", sid.digest)) for sid in world.slots[slot].sids]
+        return [dict(record.data) for record in records if record]
+
+    before = there()
+    while label in world.under_way and there() == before:
+        world.resume(label, world.tasks.resume)
+
+
 def _recover(world: World) -> None:
     """The monitors have time to find what works again."""
     for _ in range(4):
@@ -944,6 +956,7 @@ EVENTS: dict[str, Callable[..., object]] = {
     "step": lambda world, label: world.resume(label, world.tasks.resume),
     "finish": lambda world, label: world.resume(label, world.tasks.finish),
     "give_up": lambda world, label: world.resume(label, lambda task: world.tasks.resume(task, Command.GIVE_UP)),
+    "until_merged": _until_merged,
     "arrive": lambda world, number: world.tasks.arrive(int(number)),
     "recover": _recover,
     "pass": lambda world, ms: _pass(world, int(ms)),

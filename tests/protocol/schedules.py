@@ -42,26 +42,6 @@ _GIVEN_BACK_TOO_OLD = """
     tick w1                     # and is the first to give it back
 """
 
-_CLEARED_RIGHT_BEFORE_A_FAILOVER = """
-    visit w0 s0
-    append w0 s0
-    read {reader} s0
-    tick all
-    replicate all
-    cut h0 A
-    pass 3000
-    tick all
-    clear w0 s0             # it waits in the journal
-    join_all
-    pass 500
-    tick w1                 # the primary has it, its replica has not
-    kill primary
-    fail_over
-    recover
-    rest
-    kept s0
-"""
-
 _EMPTIED_FOR_ONE_OF_TWO = """
     visit w0 s0
     tick all
@@ -116,7 +96,58 @@ _LOST_RIGHT_AFTER_A_MERGE = """
     kept s0
 """
 
+_CHANGED_WHILE_CUT_OFF = """
+    visit w0 s0
+    append w0 s0
+    read {reader} s0
+    tick all
+    replicate all
+    cut h0 A
+    pass 3000
+    tick all
+    {change} w0 s0          # it waits in the journal
+    join_all
+    pass 1000
+    tick {merger}
+    pass 1000
+    {end}                   # the primary has it, its replica has not
+    kill primary
+    fail_over
+    join_all
+    recover
+    rest
+    {check} s0
+"""
+
+_READ_BACK_FAILS = "b: tick w0\nuntil_merged b s0\nstep b\ncut w0 A\nfinish b"
+
 KEPT = (
+    _kept(
+        "what was merged is read back first",
+        "I30",
+        _CHANGED_WHILE_CUT_OFF.format(
+            reader="w0", change="append", merger="w0", end=_READ_BACK_FAILS, check="shown w0"
+        ),
+    ),
+    _kept(
+        "a wipe that its host knows is given back",
+        "I25",
+        _CHANGED_WHILE_CUT_OFF.format(reader="w0", change="clear", merger="w1", end="tick w1\ncrash w1", check="kept"),
+    ),
+    _kept(
+        "a wipe that its host knows is given back",
+        "I20",
+        _CHANGED_WHILE_CUT_OFF.format(
+            reader="w1", change="regenerate", merger="w0", end="tick w0\ncrash w0", check="left"
+        ),
+    ),
+    _kept(
+        "newer copies of other workers are given back",
+        "I30",
+        _CHANGED_WHILE_CUT_OFF.format(
+            reader="w0", change="append", merger="w1", end="tick w1\ncrash w1", check="shown w0"
+        ),
+    ),
     _kept(
         "what waits was made from its own merge",
         "I25",
@@ -223,8 +254,11 @@ KEPT = (
         "I25",
         _ANOTHER_ID_BY_A_WORKER_THAT_KNOWS_LESS.format(fault="crash w0", check="kept s0"),
     ),
-    _kept("the worker that merged something keeps it", "I25", _CLEARED_RIGHT_BEFORE_A_FAILOVER.format(reader="w0")),
-    _kept("a wipe knows of all that was before", "I25", _CLEARED_RIGHT_BEFORE_A_FAILOVER.format(reader="w1")),
+    _kept(
+        "the worker that merged something keeps it",
+        "I30",
+        _CHANGED_WHILE_CUT_OFF.format(reader="w0", change="append", merger="w0", end="tick w0", check="shown w0"),
+    ),
     _kept(
         "what was wiped is not shown",
         "I25",

@@ -182,12 +182,16 @@ class Board:
         with self._file.connected() as db:
             return shared_copies(db, limit, after, self._now_ms(), self.codec)
 
-    def clear_copies(self) -> None:
-        """Delete all published copies: the outage is over, and they have no use any more."""
-        sql = "DELETE FROM copies WHERE rowid IN (SELECT rowid FROM copies LIMIT ?)"
+    def clear_copies(self, keep: float = 0.0) -> None:
+        """Delete the published copies: the outage is over, and they have no use any more.
+
+        :param keep: seconds; what was known since then stays.
+        """
+        sql = "DELETE FROM copies WHERE rowid IN (SELECT rowid FROM copies WHERE at_ms <= ? LIMIT ?)"
+        until_ms = self._now_ms() - int(keep * 1000)
 
         def clear(db: sqlite3.Connection) -> int:
-            return db.execute(sql, (PORTION,)).rowcount
+            return db.execute(sql, (until_ms, PORTION)).rowcount
 
         while self._file.transaction(clear, REPLAY_SECONDS, room=Room.RESERVED):
             pass

@@ -182,9 +182,12 @@ class Register:
     def latest_version(self, digest: str, category: str) -> int:
         """Return the version of a category that Redis has at least, as far as the workers of this host know, unless it
         has run out, to the millisecond; 0: none is known."""
-        with suppress(OSError):
-            return max(table.of(digest, category)[0] for table in self._all(SEEN)) * 1000
-        return 0
+        return self._latest(SEEN, digest, category)
+
+    def wiped_version(self, digest: str, category: str) -> int:
+        """Return the version at which a worker of this host has wiped a category last, to the millisecond; 0: none is
+        known."""
+        return self._latest(WIPED, digest, category)
 
     def is_outdated(self, digest: str, category: str, version: int) -> bool:
         """Return whether a worker of this host has seen a later version of a category, or wiped it since, or may
@@ -194,6 +197,11 @@ class Register:
     def is_wiped_since(self, digest: str, category: str, version: int) -> bool:
         """Return whether a worker of this host has wiped a category after a version, or may have."""
         return self._is_later(WIPED, digest, category, version)
+
+    def _latest(self, at: int, digest: str, category: str) -> int:
+        with suppress(OSError):
+            return max(table.of(digest, category)[0] for table in self._all(at)) * 1000
+        return 0
 
     def _note(self, at: int, digest: str, category: str, version: int) -> None:
         own, former = self._tables[at]

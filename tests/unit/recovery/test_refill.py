@@ -33,7 +33,9 @@ class Shards:
         self.shards: tuple[str, ...] = ("a", "b")
         self.dead: set[str] = set()
         self.given: set[str] = set()
-        self.wiped: set[str] = set()
+        self.sent: list[Restore] = []
+        # Session → the version at which the host has wiped it.
+        self.wiped: dict[str, int] = {}
         # What other workers have published, by number, and how often that cannot be read.
         self.published: dict[int, SharedCopy] = {}
         self.unreadable = 0
@@ -43,7 +45,10 @@ class Shards:
         self.recorder = Recorder()
         held = [SharedCopy(digest, "ui", COPY, kind="a") for digest in ("a1", "a2", "b1", "b2")]
         backend: Any = SimpleNamespace(
-            memory=SimpleNamespace(held=lambda: held, category=lambda digest, name: None),
+            memory=SimpleNamespace(
+                held=lambda: held,
+                category=lambda digest, name: next((copy.copy for copy in held if copy.digest == digest), None),
+            ),
             health=self,
             board=self,
             primary=self,
@@ -52,7 +57,8 @@ class Shards:
             life_of_kept=lambda category, kind: 1_000_000,
             limits=None,
             register=SimpleNamespace(
-                is_wiped_since=lambda digest, *_: digest in self.wiped,
+                is_wiped_since=lambda digest, _, version: self.wiped.get(digest, 0) > version,
+                wiped_version=lambda digest, _: self.wiped.get(digest, 0),
                 latest_version=lambda digest, category: self.latest,
             ),
             lacks={},
@@ -93,6 +99,7 @@ class Shards:
         if self.dead & {self.locate(restore.digest) for restore in wanted}:
             raise StoreError("primary", ErrorClass.UNREACHABLE, "ConnectionError")
         self.given |= {restore.digest for restore in wanted}
+        self.sent += wanted
         return [Merged("merged", restore.copy.version) for restore in wanted]
 
     def estimated_ms(self, digest: str, at: float) -> int:
@@ -188,6 +195,40 @@ def test_what_no_worker_used_within_the_life_of_copies_is_not_given_back(shards:
     shards.refill.ask_for("a", 0)
     shards.run("a", "b")
     assert shards.given == {"a1", "a2", "a7", "b1", "b2"}, "these are as new as they were when the worker was asked"
+
+
+def test_a_wipe_is_given_back_in_place_of_an_older_copy(shards: Shards) -> None:
+    """I25: the server may have fallen back to before it. Where nothing was wiped, there is no wipe."""
+    shards.wiped = {"a1": COPY.version + 2}
+    shards.run("a")
+    [wipe] = [restore for restore in shards.sent if not restore.copy.fields]
+    assert (wipe.digest, wipe.copy, wipe.is_partial) == ("a1", CategoryCopy(COPY.version + 2, {}), False)
+    assert [restore.digest for restore in shards.sent if restore.copy.fields] == ["a2"]
+
+
+def test_a_wipe_is_given_back_before_a_copy_that_says_nothing_of_what_was_there_before(shards: Shards) -> None:
+    """As one that another worker has published: by itself it deletes nothing."""
+    later = COPY._replace(version=COPY.version + 3, began=COPY.version + 3)
+    shards.published = {7: SharedCopy("a1", "ui", later, kind="a")}
+    shards.wiped = {"a1": COPY.version + 2}
+    shards.run("a")
+    assert [(restore.copy.version, restore.is_partial) for restore in shards.sent if restore.digest == "a1"] == [
+        (COPY.version + 2, False),  # in place of this worker's own
+        (COPY.version + 2, False),
+        (COPY.version + 3, True),
+    ]
+
+
+@pytest.mark.parametrize(("newer_by", "is_given"), [(-1, False), (0, False), (1, True)])
+def test_what_another_worker_has_is_given_back_where_this_one_has_less(
+    shards: Shards, newer_by: int, is_given: bool
+) -> None:
+    """The other one may have ended."""
+    theirs = COPY._replace(version=COPY.version + newer_by)
+    shards.published = {7: SharedCopy("a1", "ui", theirs, kind="a")}
+    shards.run("a")
+    given = [restore.copy for restore in shards.sent if restore.digest == "a1"]
+    assert given == [COPY, theirs] if is_given else [COPY]
 
 
 def test_what_could_not_be_given_back_in_time_is_left(shards: Shards) -> None:
