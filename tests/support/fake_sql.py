@@ -159,9 +159,6 @@ class Calls:
     def probe(self, work: Callable[[], None], timeout: float, *, writing: bool) -> None:
         self._run("probe", work, writing)
 
-    def translated(self, error: Exception) -> Exception:
-        return error
-
     def distrust_if_ill(self) -> None:
         self.made.append("distrust")
 
@@ -174,22 +171,11 @@ class Schema:
     """Tables that can be made, or not.
 
     :ivar mends: whether a call that fails may be tried again with tables that are made.
-    :ivar refuses: raised where they are to be made.
     """
 
     mends: bool = False
     mended: int = 0
-    created: int = 0
     was_there: bool = False
-    refuses: Exception | None = None
-
-    def create(self) -> None:
-        if self.refuses is not None:
-            raise self.refuses
-        self.created += 1
-
-    def missing(self) -> list[str]:
-        return []
 
     def can_mend(self, error: Exception) -> bool:
         return self.mends

@@ -236,12 +236,9 @@ class Database:
         :param absolute_ms: a new life in all, counted from the session's beginning. None: as it is.
         """
         fields = self._rows.text(digest, payload, seen + 1)
-        values = {"key": digest, "seen": seen, "user": user_id, "fields": fields, "idle_ms": idle_ms}
-        statement = sql.UPDATE
-        if absolute_ms is not None:
-            statement, values["absolute_ms"] = sql.UPDATE_LIFE, absolute_ms
-
-        return self.calls.write(lambda connection: self._rows.updated(connection, statement, values), timeout)
+        values: dict[str, Any] = {"key": digest, "seen": seen, "user": user_id, "fields": fields}
+        values |= {"idle_ms": idle_ms, "absolute_ms": absolute_ms}
+        return self.calls.write(lambda connection: self._rows.updated(connection, values), timeout)
 
     def raise_version(
         self, digest: str, *, seen: int, version: int, payload: Fields, timeout: float | None = None
@@ -253,8 +250,7 @@ class Database:
         :return: whether it was at that version, and is written.
         """
         fields = self._rows.text(digest, payload, version)
-        values = {"key": digest, "seen": seen, "version": version, "fields": fields}
-
+        values = {"key": digest, "seen": seen, "to": version, "fields": fields}
         return self.calls.write(lambda connection: run(connection, sql.RAISE_VERSION, values).changed > 0, timeout)
 
     def regenerate(
@@ -279,14 +275,12 @@ class Database:
             any more.
         """
         fields = self._rows.text(successor, payload, 1)
-        values = {"key": digest, "successor": successor, "fields": fields, "idle_ms": idle_ms}
-        statement = sql.INSERT_SUCCESSOR
-        if absolute_ms is not None:
-            statement, values["absolute_ms"] = sql.INSERT_SUCCESSOR_LIFE, absolute_ms
+        values: dict[str, Any] = {"key": digest, "successor": successor, "fields": fields}
+        values |= {"idle_ms": idle_ms, "absolute_ms": absolute_ms}
 
         def rename(connection: Connection) -> AuthRow | None:
             if run(connection, sql.RENAME, {"key": digest, "seen": seen, "successor": successor}).changed:
-                run(connection, statement, values)
+                run(connection, sql.INSERT_SUCCESSOR, values)
             return self._rows.one(connection, successor)
 
         return self.calls.write(rename, timeout)
@@ -337,7 +331,7 @@ class Database:
             return connection.execute(sql.SELECT_EPOCH, values).scalar() if raised else None
 
         def first(connection: Connection) -> int:
-            connection.execute(sql.FIRST_EPOCH, values)
+            connection.execute(sql.INSERT_USER, {"user": user_id, "first": 1})
             return 1
 
         def work() -> int | None:
@@ -388,7 +382,7 @@ class Database:
             """Kill, and note that the user was logged out everywhere, see :meth:`adopt`. The epoch stays."""
             is_new = not (epoch or after) and connection.execute(sql.SELECT_EPOCH, values).scalar() is None
             if is_new and not connection.execute(sql.KEEP_EPOCH, values).rowcount:
-                connection.execute(sql.SAME_EPOCH, values)
+                connection.execute(sql.INSERT_USER, {"user": user_id, "first": 0})
             return kill(connection)
 
         # Of two that note it at once, the second finds the note of the first.
@@ -474,7 +468,7 @@ class Database:
 
         def insert(connection: Connection) -> str:
             name = f"@probe-{secrets.token_hex(8)}"  # a name of its own: probes of many hosts never meet at one row
-            connection.execute(sql.FIRST_EPOCH, {"user": name})
+            connection.execute(sql.INSERT_USER, {"user": name, "first": 1})
             row = {"key": name, "user": None, "fields": "{}", "idle_ms": 0, "absolute_ms": 0}
             connection.execute(sql.INSERT, row)
             return name

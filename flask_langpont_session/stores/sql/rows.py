@@ -7,7 +7,6 @@ from contextlib import suppress
 from typing import Any
 
 import msgspec
-import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
 from ...policy.changes import Fields
@@ -91,9 +90,9 @@ class Rows:
         payload = self._payload(values["key"], values["fields"], 1, live=True) or {}
         return AuthRow(values["key"], values["user"], 1, True, payload, epoch, now, *expiries, now)
 
-    def updated(self, connection: Connection, statement: sa.Update, values: Mapping[str, Any]) -> AuthRow | None:
-        """Return the row after UPDATE or UPDATE_LIFE; None: the statement found none that it may change."""
+    def updated(self, connection: Connection, values: Mapping[str, Any]) -> AuthRow | None:
+        """Update a row, and return it; None: there is none that may be changed so."""
         if connection.dialect.update_returning:  # not MySQL, nor MariaDB
-            row = run(connection, sql.UPDATE_RETURNING[statement], values).row
+            row = run(connection, sql.UPDATE_RETURNING, values).row
             return None if row is None else self.value(row)
-        return self.one(connection, values["key"]) if run(connection, statement, values).changed else None
+        return self.one(connection, values["key"]) if run(connection, sql.UPDATE, values).changed else None

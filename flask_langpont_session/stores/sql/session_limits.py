@@ -56,7 +56,7 @@ def inserted_within(
             # In a transaction of its own. One that goes on after it would make a deadlock with others that insert the
             # same row: each of them holds a shared lock of InnoDB, and waits for all others' to get an exclusive one.
             with suppress(IntegrityError), connections.writing() as connection:
-                connection.execute(sql.KNOWN_USER, {"user": user_id})
+                connection.execute(sql.INSERT_USER, {"user": user_id, "first": None})
     raise StoreError(NAME, ErrorClass.BUSY, "UserErased")
 
 

@@ -153,7 +153,21 @@ _most: ColumnElement[int] = sa.bindparam("most", type_=sa.Integer())
 _digests: ColumnElement[str] = sa.bindparam("digests", expanding=True)
 _idle_ms: ColumnElement[int] = sa.bindparam("idle_ms", type_=sa.BigInteger())
 _absolute_ms: ColumnElement[int] = sa.bindparam("absolute_ms", type_=sa.BigInteger())
+_seen: ColumnElement[int] = sa.bindparam("seen", type_=sa.BigInteger())
+_before_epoch: ColumnElement[int] = sa.bindparam("epoch", type_=sa.BigInteger())
+_successor: ColumnElement[str] = sa.bindparam("successor", type_=sa.String())
+_cause: ColumnElement[str] = sa.bindparam("cause", type_=sa.String())
 _s = SESSIONS.c
+
+_is_of_epoch = _s.user_epoch == _epoch_of(_s.user_id)
+_is_in_time = sa.and_(_s.idle_expires_at > now_ms(), _s.absolute_expires_at > now_ms())
+_is_valid = sa.and_(_s.live, _is_in_time, _is_of_epoch)
+_is_as_seen = sa.and_(_s.digest == _digest, _s.version == _seen, _is_valid)
+"""Of a compare-and-set. A session that is dead by epoch is not changed either, else a new epoch could be written over
+it."""
+_ended = {"live": False, "version": _s.version + 1, "updated_at": now_ms()}
+_absolute = sa.func.coalesce(_s.created_at + _absolute_ms, _s.absolute_expires_at)
+"""A new life in all, counted from the session's beginning; as it is where none is given."""
 
 
 def _row(live: ColumnElement[bool]) -> Sequence[ColumnElement[Any]]:
@@ -185,12 +199,7 @@ SELECT_IN_USE = SELECT_ONE.add_columns(_s.seen_at)
 SELECT_OF_USER = _SELECT.where(_s.user_id == _user).order_by(_s.created_at)
 _described = _s.label, _s.network, _s.seen_at, _s.successor
 SELECT_DEVICES = SELECT_OF_USER.add_columns(*_described)
-_is_in_use = sa.and_(
-    _is_live,
-    _s.idle_expires_at > now_ms(),
-    _s.absolute_expires_at > now_ms(),
-    sa.func.coalesce(_s.seen_at, _s.created_at) >= _ms,
-)
+_is_in_use = sa.and_(_is_live, _is_in_time, sa.func.coalesce(_s.seen_at, _s.created_at) >= _ms)
 SELECT_ALL = _SELECT.add_columns(*_described).where(_is_in_use, _s.digest > _after).order_by(_s.digest).limit(_most)
 COUNT_ALL = (
     sa.select(sa.func.count()).select_from(SESSIONS.outerjoin(USERS, _s.user_id == USERS.c.user_id)).where(_is_in_use)
@@ -230,75 +239,53 @@ INSERT_ADOPTED = SESSIONS.insert().values(
 """Notes that an old session was taken over: a dead row, kept for as long as the old session could be used."""
 
 
-def _update_statement(absolute: ColumnElement[int]) -> sa.Update:
-    """Return a compare-and-set. A session that is dead by epoch is not updated either, else a new epoch could be
-    written over it."""
-    return (
-        SESSIONS.update()
-        .where(_s.digest == _digest, _s.version == sa.bindparam("seen"), _s.live)
-        .where(_s.idle_expires_at > now_ms(), _s.absolute_expires_at > now_ms())
-        .where(_s.user_epoch == _epoch_of(_s.user_id))
-        .values(
-            user_id=_user,
-            version=_s.version + 1,
-            payload=_fields,
-            user_epoch=_epoch_of(_user),
-            updated_at=now_ms(),
-            idle_expires_at=_earlier(now_ms() + _idle_ms, absolute),
-            absolute_expires_at=absolute,
-            seen_at=now_ms(),
-        )
+UPDATE = (
+    SESSIONS.update()
+    .where(_is_as_seen)
+    .values(
+        user_id=_user,
+        version=_s.version + 1,
+        payload=_fields,
+        user_epoch=_epoch_of(_user),
+        updated_at=now_ms(),
+        idle_expires_at=_earlier(now_ms() + _idle_ms, _absolute),
+        absolute_expires_at=_absolute,
+        seen_at=now_ms(),
     )
-
-
-UPDATE = _update_statement(_s.absolute_expires_at)
-UPDATE_LIFE = _update_statement(_s.created_at + _absolute_ms)
+)
 
 # No idle expiry is looked at: the session is not used by this.
 RAISE_VERSION = (
     SESSIONS.update()
-    .where(_s.digest == _digest, _s.version == sa.bindparam("seen", type_=sa.BigInteger()), _s.live)
-    .where(_s.user_epoch == _epoch_of(_s.user_id))
-    .values(version=sa.bindparam("version", type_=sa.BigInteger()), payload=_fields, updated_at=now_ms())
+    .where(_s.digest == _digest, _s.version == _seen, _s.live, _is_of_epoch)
+    .values(version=sa.bindparam("to", type_=sa.BigInteger()), payload=_fields, updated_at=now_ms())
 )
 
 INSERT_RETURNING = INSERT.returning(_s.user_epoch, _s.created_at)
-UPDATE_RETURNING = {write: write.returning(*_row(_s.live)) for write in (UPDATE, UPDATE_LIFE)}
+UPDATE_RETURNING = UPDATE.returning(*_row(_s.live))
 
-KILL = (
-    SESSIONS.update()
-    .where(_s.digest == _digest, _s.live)
-    .values(live=False, version=_s.version + 1, updated_at=now_ms())
+KILL = SESSIONS.update().where(_s.digest == _digest, _s.live).values(_ended)
+RENAME = SESSIONS.update().where(_is_as_seen).values({**_ended, "successor": _successor})
+
+_succeeding = {
+    "digest": _successor,
+    "user_id": _s.user_id,
+    "version": sa.literal_column("1"),
+    "live": sa.true(),
+    "payload": _fields,
+    "user_epoch": _s.user_epoch,
+    "created_at": _s.created_at,
+    "updated_at": now_ms(),
+    "idle_expires_at": _earlier(now_ms() + _idle_ms, _absolute),
+    "absolute_expires_at": _absolute,
+    "label": _s.label,
+    "network": _s.network,
+    "seen_at": now_ms(),
+}
+INSERT_SUCCESSOR = SESSIONS.insert().from_select(
+    list(_succeeding), sa.select(*_succeeding.values()).where(_s.digest == _digest)
 )
-RENAME = (
-    KILL.where(_s.version == sa.bindparam("seen", type_=sa.BigInteger()))
-    .where(_s.idle_expires_at > now_ms(), _s.absolute_expires_at > now_ms(), _s.user_epoch == _epoch_of(_s.user_id))
-    .values(successor=sa.bindparam("successor", type_=sa.String()))
-)
-
-
-def _successor_statement(absolute: ColumnElement[int]) -> sa.Insert:
-    """Return the INSERT of a session under another digest: as old as before, ended by what ends its predecessor."""
-    columns = {
-        "digest": sa.bindparam("successor", type_=sa.String()),
-        "user_id": _s.user_id,
-        "version": sa.literal_column("1"),
-        "live": sa.true(),
-        "payload": _fields,
-        "user_epoch": _s.user_epoch,
-        "created_at": _s.created_at,
-        "updated_at": now_ms(),
-        "idle_expires_at": _earlier(now_ms() + _idle_ms, absolute),
-        "absolute_expires_at": absolute,
-        "label": _s.label,
-        "network": _s.network,
-        "seen_at": now_ms(),
-    }
-    return SESSIONS.insert().from_select(list(columns), sa.select(*columns.values()).where(_s.digest == _digest))
-
-
-INSERT_SUCCESSOR = _successor_statement(_s.absolute_expires_at)
-INSERT_SUCCESSOR_LIFE = _successor_statement(_s.created_at + _absolute_ms)
+"""Inserts a session under another digest: as old as before, ended by what ends its predecessor."""
 
 SELECT_VERSION = sa.select(_s.version).where(_s.digest == _digest)
 
@@ -307,58 +294,45 @@ LOCK_FOR_READER = sa.select(_s.digest).where(_s.digest == _digest).with_for_upda
 # Compare-and-set: of several transactions that read the same row and would move its expiry, one does.
 EXTEND_IDLE = (
     SESSIONS.update()
-    .where(_s.digest == _digest, _s.live, _s.idle_expires_at == sa.bindparam("seen", type_=sa.BigInteger()))
-    .where(_s.user_epoch == _epoch_of(_s.user_id))
+    .where(_s.digest == _digest, _s.live, _s.idle_expires_at == _seen, _is_of_epoch)
     .values(idle_expires_at=_ms, seen_at=now_ms())
 )
 NOTE_USE = (
     SESSIONS.update()
-    .where(_s.digest == _digest, _s.live)
-    .where(sa.func.coalesce(_s.seen_at, 0) == sa.bindparam("seen", type_=sa.BigInteger()))
+    .where(_s.digest == _digest, _s.live, sa.func.coalesce(_s.seen_at, 0) == _seen)
     .values(seen_at=now_ms())
 )
 # Of a reader that knows a later expiry and one that does not, the first decides: the other changes nothing.
-KILL_IDLE = KILL.where(_s.version == sa.bindparam("seen", type_=sa.BigInteger()), _s.idle_expires_at <= now_ms())
+KILL_IDLE = KILL.where(_s.version == _seen, _s.idle_expires_at <= now_ms())
 
 RAISE_EPOCH = USERS.update().where(USERS.c.user_id == _user).values(epoch=sa.func.coalesce(USERS.c.epoch, 0) + 1)
-FIRST_EPOCH = USERS.insert().values(user_id=_user, epoch=1)
-SAME_EPOCH = USERS.insert().values(user_id=_user, epoch=0)
+INSERT_USER = USERS.insert().values(user_id=_user, epoch=sa.bindparam("first", type_=sa.BigInteger()))
 KEEP_EPOCH = USERS.update().where(USERS.c.user_id == _user, USERS.c.epoch.is_(None)).values(epoch=0)
 SELECT_ENDED = (
     sa.select(_s.digest)
-    .where(_s.user_id == _user, _s.live, _s.user_epoch == sa.bindparam("epoch", type_=sa.BigInteger()) - 1)
-    .where(_s.idle_expires_at > now_ms(), _s.absolute_expires_at > now_ms())
+    .where(_s.user_id == _user, _s.live, _is_in_time, _s.user_epoch == _before_epoch - 1)
     .order_by(_s.digest)
 )
 SELECT_EPOCH = sa.select(USERS.c.epoch).where(USERS.c.user_id == _user)
 
 # A write: SQLite knows no other lock, and an engine of the application may begin its transaction with the first one.
 LOCK_USER = USERS.update().where(USERS.c.user_id == _user).values(epoch=USERS.c.epoch)
-KNOWN_USER = USERS.insert().values(user_id=_user, epoch=None)
 SELECT_VALID = (
     sa.select(_s.digest, (_s.version + 1).label("version"))
-    .where(_s.user_id == _user, _s.live, _s.user_epoch == _epoch_of(_user))
-    .where(_s.idle_expires_at > now_ms(), _s.absolute_expires_at > now_ms())
+    .where(_s.user_id == _user, _is_valid)
     .order_by(_s.created_at, _s.digest)
 )
 """The sessions in which a user is signed in, oldest first, each with the version that it has once it was ended."""
 
 # A transaction that takes many rows takes them in one order, or two of them would wait for each other for ever.
 _LOCK = sa.select(_s.digest, _s.successor, _s.version, _s.live).order_by(_s.digest).with_for_update()
-# Which of them are valid until then: only of these it is told that they ended.
-_is_valid = sa.and_(
-    _s.live, _s.idle_expires_at > now_ms(), _s.absolute_expires_at > now_ms(), _s.user_epoch == _epoch_of(_s.user_id)
-)
-_is_over = sa.or_(_s.created_at <= _ms, _s.user_epoch < sa.bindparam("epoch", type_=sa.BigInteger()))
+_is_over = sa.or_(_s.created_at <= _ms, _s.user_epoch < _before_epoch)
 LOCK_UNTIL = _LOCK.where(_s.user_id == _user, _is_over, _s.digest > _after).limit(_most)
+# Only of those that are valid until then it is told that they ended.
 LOCK_THESE = _LOCK.add_columns(_is_valid.label("lived")).where(_s.digest.in_(_digests))
 # Those of an earlier epoch are dead without it; the stamp is for those that ask what changed.
-KILL_THESE = (
-    SESSIONS.update()
-    .where(_s.digest.in_(_digests), _s.live)
-    .values(live=False, version=_s.version + 1, updated_at=now_ms())
-)
-DISPLACE = KILL_THESE.values(ended_by=sa.bindparam("cause", type_=sa.String()))
+KILL_THESE = SESSIONS.update().where(_s.digest.in_(_digests), _s.live).values(_ended)
+DISPLACE = KILL_THESE.values(ended_by=_cause)
 TAKE_DISPLACED = (
     SESSIONS.update().where(_s.digest == _digest, _s.ended_by.in_([LIMIT, DEVICE])).values(ended_by=_s.ended_by + TOLD)
 )

@@ -30,11 +30,11 @@ def insert(connection: Any) -> Created:
 @pytest.mark.parametrize("known", [1, DUPLICATE], ids=["first", "after another"])
 def test_the_row_of_a_new_user_is_made_in_a_transaction_of_its_own(known: Any) -> None:
     """Sign-ins that went on in the same one would each hold a lock that all others wait for."""
-    connections = Connections({sql.LOCK_USER: [0, 1], sql.KNOWN_USER: known, sql.INSERT: 1})
+    connections = Connections({sql.LOCK_USER: [0, 1], sql.INSERT_USER: known, sql.INSERT: 1})
     assert sign_in(connections) == ROW
     made = "writing" if known == 1 else "writing: rolled back"
     assert connections.lent == ["writing: rolled back", made, "writing"]
-    assert connections.statements[:3] == [sql.LOCK_USER, sql.KNOWN_USER, sql.LOCK_USER]
+    assert connections.statements[:3] == [sql.LOCK_USER, sql.INSERT_USER, sql.LOCK_USER]
 
 
 def test_the_row_of_a_known_user_costs_no_transaction() -> None:
@@ -44,7 +44,7 @@ def test_the_row_of_a_known_user_costs_no_transaction() -> None:
 
 
 def test_a_user_that_is_erased_again_and_again_cannot_sign_in_for_now() -> None:
-    connections = Connections({sql.LOCK_USER: 0, sql.KNOWN_USER: 1})
+    connections = Connections({sql.LOCK_USER: 0, sql.INSERT_USER: 1})
     with pytest.raises(StoreError, match="UserErased") as caught:
         sign_in(connections)
     assert caught.value.error_class is ErrorClass.BUSY

@@ -69,23 +69,16 @@ def test_changes_go_on_after_the_last_row_of_a_full_part(limit: int, reached: An
     assert changes.reached == reached
 
 
-@pytest.mark.parametrize("statement", [sql.UPDATE, sql.UPDATE_LIFE], ids=["update", "life"])
-@pytest.mark.parametrize("returns", [True, False])
-def test_a_row_that_was_changed_is_read_back(statement: Any, returns: bool) -> None:
-    """The row is read back with one question where the database can, else with two."""
-    connection: Any = Connections({statement: 1, sql.SELECT_ONE: [[stored()]]}, otherwise=[[stored()]])
+@pytest.mark.parametrize(
+    ("returns", "changed", "questions"), [(True, 1, 1), (False, 1, 2), (True, 0, 1), (False, 0, 1)]
+)
+def test_a_row_that_was_changed_is_read_back(returns: bool, changed: int, questions: int) -> None:
+    """With one question where the database can, else with two. Where nothing was changed, it is another row."""
+    found = [[stored()]] if changed else ()
+    connection: Any = Connections({sql.UPDATE: changed, sql.SELECT_ONE: [[stored()]]}, otherwise=found)
     connection.dialect.update_returning = returns
-    assert rows.updated(connection, statement, {"key": "digest"}) == ROW
-    assert len(connection.asked) == (1 if returns else 2)
-
-
-@pytest.mark.parametrize("returns", [True, False])
-def test_nothing_is_read_back_where_nothing_was_changed(returns: bool) -> None:
-    """The row that is there is another one."""
-    connection: Any = Connections({sql.UPDATE: 0, sql.SELECT_ONE: [[stored()]]})
-    connection.dialect.update_returning = returns
-    assert rows.updated(connection, sql.UPDATE, {"key": "digest"}) is None
-    assert sql.SELECT_ONE not in connection.statements
+    assert rows.updated(connection, {"key": "digest"}) == (ROW if changed else None)
+    assert len(connection.asked) == questions
 
 
 @pytest.mark.parametrize(
