@@ -163,8 +163,8 @@ _is_of_epoch = _s.user_epoch == _epoch_of(_s.user_id)
 _is_in_time = sa.and_(_s.idle_expires_at > now_ms(), _s.absolute_expires_at > now_ms())
 _is_valid = sa.and_(_s.live, _is_in_time, _is_of_epoch)
 _is_as_seen = sa.and_(_s.digest == _digest, _s.version == _seen, _is_valid)
-"""Of a compare-and-set. A session that is dead by epoch is not changed either, else a new epoch could be written over
-it."""
+"""The condition of a compare-and-set. A session that is dead by epoch is not changed either, else a new epoch could be
+written over it."""
 _ended = {"live": False, "version": _s.version + 1, "updated_at": now_ms()}
 _absolute = sa.func.coalesce(_s.created_at + _absolute_ms, _s.absolute_expires_at)
 """A new life in all, counted from the session's beginning; as it is where none is given."""
