@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from devservers.processes import alive, free_port, wait_until
+from devservers.processes import LONG, alive, free_port, wait_until
 from devservers.servers import Valkey
 
 from .pages import README, blocks_of
@@ -60,6 +60,6 @@ def test_it_brings_a_server_and_takes_it_away_again(tmp_path: Path) -> None:
         children = psutil.Process(process.pid).children(recursive=True)
         assert [child.name() for child in children] == ["valkey-server"]
         process.send_signal(signal.SIGTERM)
-        process.wait(20)
+        process.wait(LONG)
     wait_until(lambda: not any(map(alive, children)), "the end of the server")
     assert not list(tmp_path.glob("valkey-*"))

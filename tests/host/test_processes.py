@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from devservers.processes import LONG
 from flask_langpont_session.stores.host.journal import Journal, journal_at
 from tests.support.journal_process import let_go, output, process
 from tests.support.journals import (
@@ -82,7 +83,7 @@ def test_kill_9_hides_no_entry_and_costs_questions_only(durable: Journal, path: 
     asked = questions(durable)
     prologue = "import signal\nfrom flask_langpont_session.stores.host.commit_counter import CommitCounter\n"
     worker = process(prologue + _KILLED[moment], path)
-    worker.communicate(timeout=60)
+    worker.communicate(timeout=LONG)
     assert worker.returncode == -signal.SIGKILL
     for _ in range(2):
         assert durable.is_empty() == (moment == "before its commit")
@@ -117,7 +118,7 @@ def test_a_process_that_is_killed_or_has_forked_keeps_no_other_out(
     assert worker.stdout and worker.stdout.readline() == "ready\n"
     assert not is_alone(durable)
     worker.kill()
-    worker.wait(timeout=60)
+    worker.wait(timeout=LONG)
     assert is_alone(durable)
     with durable.alone():
         assert in_fork(lambda: is_alone(durable)) == "False"
@@ -195,11 +196,11 @@ def test_no_commit_goes_unnoticed_under_load_and_kill_9(path: Path, tmp_path: Pa
         number = turn % count
         assert [worker.poll() for worker in workers] == [None] * count
         workers[number].kill()
-        workers[number].communicate(timeout=60)
+        workers[number].communicate(timeout=LONG)
         workers[number] = process(script, path, number, count, board)
     for worker in workers:
         worker.kill()
-        text, _ = worker.communicate(timeout=60)
+        text, _ = worker.communicate(timeout=LONG)
         assert text == ""
 
 

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from devservers.processes import LONG
 from tests.support.programs import required
 
 MONITORING = Path(__file__).parents[2] / "infra" / "monitoring"
@@ -29,7 +30,9 @@ STALE = "stale"
 
 def promtool(*arguments: str) -> str:
     """Return the output of promtool; an error fails the test."""
-    done = subprocess.run([required("promtool", "prometheus"), *arguments], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [required("promtool", "prometheus"), *arguments], capture_output=True, text=True, timeout=LONG
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from flask import Flask
 
+from devservers.processes import LONG
 from flask_langpont_session import LangPontSession
 from tests.infra.template import INFRA
 
@@ -51,7 +52,7 @@ def run(folder: Path, command: Sequence[str], environment: Mapping[str, str]) ->
     path = os.pathsep.join([str(INFRA.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
         program, cwd=folder, env=inherited | {"PYTHONPATH": path, **environment}, capture_output=True, text=True,
-        timeout=60,
+        timeout=LONG,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

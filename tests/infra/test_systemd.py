@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from devservers.processes import LONG
 from flask_langpont_session.ops.cli.commands import langpont
 from tests.infra.shop import gunicorn_settings, prepared, run
 from tests.infra.template import INFRA
@@ -55,7 +56,7 @@ def verify(root: Path) -> str:
         *options,
         *sorted(path.name for path in UNITS.iterdir()),
     ]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60).stderr
+    return subprocess.run(command, capture_output=True, text=True, timeout=LONG).stderr
 
 
 def test_systemd_understands_all_of_them(root: Path) -> None:
@@ -74,7 +75,7 @@ def test_a_slip_of_the_pen_is_seen(root: Path) -> None:
 def test_little_is_allowed(unit: str, most: int) -> None:
     """The measure is systemd's own, in tenths: 100 is a service without any limit."""
     command = [required("systemd-analyze", "systemd"), "security", "--offline=true", f"--threshold={most}"]
-    done = subprocess.run([*command, str(UNITS / unit)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([*command, str(UNITS / unit)], capture_output=True, text=True, timeout=LONG)
     assert done.returncode == 0, done.stdout[-500:]
 
 

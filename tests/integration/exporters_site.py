@@ -129,7 +129,7 @@ class Gunicorn:
         """SIGTERM, as from systemd or a container's host; and wait for the end."""
         self._process.terminate()
         try:
-            assert self._process.wait(20) == 0
+            assert self._process.wait(LONG) == 0
         finally:
             self._process.kill()
 

@@ -26,7 +26,7 @@ import sqlalchemy
 from click.testing import Result
 from flask import Flask
 
-from devservers.processes import family, free_port, kill, spawn
+from devservers.processes import LONG, family, free_port, kill, spawn
 from devservers.servers import Postgres, Valkey
 from flask_langpont_session import events
 from flask_langpont_session.aws import client as aws_client
@@ -412,7 +412,7 @@ def test_the_end_of_a_process_does_not_wait_for_an_sns_that_hangs(primary: Valke
                 wait_for(lambda: endpoint.requests == 1, lambda: endpoint.requests, 60)
                 assert process.stdin is not None
                 process.stdin.close()
-                assert process.wait(30) == 0
+                assert process.wait(LONG) == 0
             finally:
                 process.kill()
         assert (endpoint.told(), endpoint.requests) == ([], 1)

@@ -17,7 +17,7 @@ import pytest
 import sqlalchemy
 from flask import Flask
 
-from devservers.processes import wait_until
+from devservers.processes import LONG, wait_until
 from devservers.servers import Postgres, Valkey
 from devservers.web import PROJECT
 from flask_langpont_session import LangPontSession
@@ -264,7 +264,7 @@ def flask_in_its_own_interpreter(folder: Path, *arguments: str, **config: Any) -
     return subprocess.run(
         [sys.executable, "-m", "flask", "--app", "shop", *arguments],
         cwd=folder, env={**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{PROJECT}"},
-        capture_output=True, text=True, timeout=60,
+        capture_output=True, text=True, timeout=LONG,
     )  # fmt: skip
 
 

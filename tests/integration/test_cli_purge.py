@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from devservers.processes import wait_until
+from devservers.processes import LONG, wait_until
 from devservers.servers import Postgres, Valkey
 from flask_langpont_session.ops.cli.purge import Lines
 from flask_langpont_session.stores.sql.tables import METADATA, SESSIONS
@@ -59,7 +59,7 @@ def test_what_was_interrupted_goes_on_with_what_is_left(
         wait_until(lambda: waits(engine), "that it waits for the table")
         command.process.send_signal(number)
         if number == signal.SIGKILL:
-            command.process.wait(30)
+            command.process.wait(LONG)
     done = command.answer(30)
     assert (done.returncode, done.stdout) == (code, "")
     if deleted:

@@ -17,6 +17,7 @@ import pytest
 import redis
 from flask import Flask, session
 
+from devservers.processes import LONG
 from devservers.servers import Valkey
 from flask_langpont_session.policy.ids import digest_of
 from flask_langpont_session.testing import switched_off
@@ -264,7 +265,7 @@ def test_a_forked_worker_serves_with_its_own(primary: Valkey, tmp_path: Path, be
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(FORKING), primary.url, str(tmp_path), before],
         cwd=ROOT, env={**os.environ, "PYTHONWARNINGS": "ignore::DeprecationWarning"},
-        capture_output=True, text=True, timeout=60,
+        capture_output=True, text=True, timeout=LONG,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)

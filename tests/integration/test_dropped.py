@@ -16,7 +16,7 @@ from flask import Flask
 from prometheus_client import CollectorRegistry
 
 from devservers.constants import extended
-from devservers.processes import free_port, wait_until
+from devservers.processes import LONG, free_port, wait_until
 from devservers.servers import Valkey
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.extension import state_of
@@ -72,15 +72,13 @@ def leave_nothing(use_and_drop: Callable[[], weakref.ref[Flask]], number: int) -
     """Assert that so many dropped applications leave no thread, no open file, and not themselves."""
     others = threads()
     use_and_drop()  # what a process keeps once is there from here on
-    gc.collect()
-    wait_until(lambda: threads() <= others, "the threads of the first one ended")
-    gc.collect()
+    # Collected again and again: a thread that is late holds the application for a while.
+    wait_until(lambda: gc.collect() >= 0 and threads() <= others, "the threads of the first one ended")
     before = files()
     dropped = [use_and_drop() for _ in range(number)]
     wait_until(lambda: gc.collect() >= 0 and not any(app() for app in dropped), "all applications gone")
     wait_until(lambda: threads() <= others, "all threads ended")
-    gc.collect()
-    wait_until(lambda: files() <= before, "all files closed")
+    wait_until(lambda: gc.collect() >= 0 and files() <= before, "all files closed")
 
 
 def used_and_dropped(make: Make, *, closed: bool, **config: Any) -> weakref.ref[Flask]:
@@ -203,7 +201,7 @@ if sys.argv[3] != "held":
 def test_a_process_may_end_at_once(primary: Valkey, tmp_path: Path, end: str) -> None:
     """A process ends without a word about it, whatever is still being closed."""
     command = [sys.executable, "-X", "dev", "-c", PROGRAM, primary.url, str(tmp_path), end]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LONG, check=False)
     assert (done.returncode, done.stdout) == (0, "")
     # On a busy machine its only request may have found the journal locked, which is still being made by another thread.
     assert [line for line in done.stderr.splitlines() if "SQLITE_BUSY" not in line] == []

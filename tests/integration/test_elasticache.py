@@ -28,7 +28,7 @@ from flask import Flask
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from devservers.processes import free_port, wait_until
+from devservers.processes import LONG, free_port, wait_until
 from devservers.servers import Valkey
 from flask_langpont_session.aws import client as aws_calls
 from flask_langpont_session.aws import cloud, credentials, endpoints
@@ -260,7 +260,7 @@ def test_an_application_without_aws_pays_nothing_for_it(primary: Valkey, tmp_pat
     """
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program), str(tmp_path), primary.url],
-        cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=60, check=True,
+        cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=LONG, check=True,
     )  # fmt: skip
     modules, threads = json.loads(done.stdout)
     assert modules == []

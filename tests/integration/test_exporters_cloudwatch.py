@@ -21,7 +21,7 @@ import boto3
 import pytest
 from flask import Flask
 
-from devservers.processes import wait_until
+from devservers.processes import LONG, wait_until
 from devservers.servers import Valkey
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.exceptions import ConfigError
@@ -569,7 +569,7 @@ def test_an_application_that_exports_nothing_pays_nothing(primary: Valkey, tmp_p
     """
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program), str(tmp_path), primary.url],
-        cwd=ROOT, capture_output=True, text=True, timeout=60, check=True,
+        cwd=ROOT, capture_output=True, text=True, timeout=LONG, check=True,
     )  # fmt: skip
     modules, threads = json.loads(done.stdout)
     assert modules == []

@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 import fakeredis
 import pytest
 
-from devservers.processes import free_port, wait_until
+from devservers.processes import LONG, free_port, wait_until
 from devservers.web import PROJECT
 from example_app.app import create_app
 from example_app.phrasebook import LANGUAGES, PHRASES, translate
@@ -73,7 +73,7 @@ def test_the_example_needs_no_lab(tmp_path: Path) -> None:
     environment = os.environ | {f"FLASK_{name}": value for name, value in settings.items()}
     shutil.copytree(PROJECT / "example_app", tmp_path / "example_app")
     command = [sys.executable, "-c", ALONE]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LONG, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stderr
     assert (done.stdout.count('name="username"'), done.stdout.count("<aside")) == (1, 0)
 

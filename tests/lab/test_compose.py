@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from devservers.processes import LONG
 from tests.support.programs import required
 
 PROJECT = Path(__file__).parent.parent.parent
@@ -22,7 +23,7 @@ Services = dict[str, dict[str, Any]]
 def compose(*options: str) -> str:
     command = [required("docker-compose"), "--file", str(PROJECT / "docker-compose.yml"), "--profile", "monitoring"]
     command += ["config", *options]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LONG)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -59,7 +60,7 @@ def test_the_application_accepts_its_configuration(services: Services, tmp_path:
     environment = os.environ | services["app"]["environment"] | {"FLASK_SECRET_KEY": "key"}
     environment["FLASK_LANGPONT_SESSION_JOURNAL"] = str(tmp_path / "journal.sqlite3")
     command = [sys.executable, "-m", "flask", "--app", "lab.app", "routes"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=PROJECT, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LONG, cwd=PROJECT, env=environment)
     assert done.returncode == 0, done.stderr
     assert "/translate" in done.stdout
 

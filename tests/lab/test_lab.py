@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from devservers.janitor import processes_of
-from devservers.processes import free_port, wait_until
+from devservers.processes import LONG, free_port, wait_until
 from lab.__main__ import OF_THE_DEMO, SIGNALS
 from lab.control import ask
 from lab.servers import Lab
@@ -72,7 +72,7 @@ def test_the_lab_says_what_it_starts_and_leaves_nothing_behind(tmp_path: Path) -
         names = {process.name() for process in children}
         assert {"valkey-server", "postgres"} <= names and len(processes_of(lab.folder)) >= 6
         lab.process.send_signal(signal.SIGTERM)
-        assert lab.process.wait(20) == 0
+        assert lab.process.wait(LONG) == 0
     wait_until_gone(lab, children)
 
 

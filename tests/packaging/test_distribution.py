@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from devservers.processes import LONG
+
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "flask_langpont_session"
 
@@ -153,6 +155,6 @@ def test_nothing_optional_is_imported(tmp_path: Path) -> None:
     """Without the extras, the tools and the tests' packages, an application starts and serves."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", WITHOUT_EXTRAS.format(absent=OPTIONAL), str(tmp_path)],
-        capture_output=True, text=True, timeout=60,
+        capture_output=True, text=True, timeout=LONG,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (0, "None\n"), done.stderr

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from devservers.processes import LONG
 from devservers.servers import Valkey
 from flask_langpont_session import pytest_plugin
 
@@ -200,7 +201,7 @@ else:
 def test_what_the_package_offers_is_imported_when_it_is_asked_for() -> None:
     """The proxy has the name of a module of the package; whichever is imported first, it is the proxy."""
     command = [sys.executable, "-W", "error", "-c", NAMES]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=LONG, check=False)
     assert done.returncode == 0, done.stderr
 
 
@@ -216,5 +217,5 @@ def test_what_another_package_lacks_is_said() -> None:
     """The package's own names are imported when they are asked for. Python makes "cannot import name" of an
     AttributeError meanwhile, which says nothing of a package that is too old."""
     program = "import msgspec; del msgspec.json; from flask_langpont_session import LangPontSession"
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=LONG)
     assert "'msgspec' has no attribute 'json'" in done.stderr.splitlines()[-1]

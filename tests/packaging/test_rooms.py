@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import flask_langpont_session
+from devservers.processes import LONG
 
 PACKAGE = Path(flask_langpont_session.__file__).parent
 TESTS = Path(__file__).parents[1]
@@ -245,7 +246,7 @@ def test_what_no_setting_asks_for_is_not_imported(tmp_path: Path) -> None:
     """The stores and their drivers come with the first application. One on Redis and SQLite serves without AWS,
     adoption and the operators' wing; metrics alone bring no AWS."""
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", PLAIN, str(tmp_path)], capture_output=True, text=True, timeout=60
+        [sys.executable, "-W", "error", "-c", PLAIN, str(tmp_path)], capture_output=True, text=True, timeout=LONG
     )
     assert (done.returncode, done.stdout) == (0, "\nja\n\nja\n\n"), done.stderr
 

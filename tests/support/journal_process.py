@@ -7,6 +7,7 @@ import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 
+from devservers.processes import LONG
 from tests.support import patience
 
 _PROLOGUE = f"""
@@ -80,6 +81,6 @@ def let_go(workers: Sequence[subprocess.Popen[str]]) -> None:
 
 def output(worker: subprocess.Popen[str], *, expected: int = 0) -> str:
     """Return what a worker printed, once it has ended with the expected code."""
-    text, _ = worker.communicate(timeout=60)
+    text, _ = worker.communicate(timeout=LONG)
     assert worker.returncode == expected
     return text.strip()

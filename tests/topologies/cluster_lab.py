@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,17 @@ class Move:
         with self._target.client() as target:
             name = target.execute_command("CLUSTER", "MYID")
         for node in (self._target, self._source, *self._others):
-            with node.client() as client:
-                client.execute_command("CLUSTER", "SETSLOT", self.slot, "NODE", name)
+            wait_until(partial(self._takes, node, name), "a primary that takes the slot's new place")
+
+    def _takes(self, node: Valkey, owner: str) -> bool:
+        """Tell a primary where the slot is. It refuses while its replicas are late, as on a busy machine."""
+        with node.client() as client:
+            try:
+                return bool(client.execute_command("CLUSTER", "SETSLOT", self.slot, "NODE", owner))
+            except redis.ResponseError as refusal:
+                if not str(refusal).startswith("NOREPLICAS"):
+                    raise
+        return False
 
 
 class Cluster:

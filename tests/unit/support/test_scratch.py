@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from devservers.processes import LONG
 from flask_langpont_session.support.scratch import Scratch
 
 
@@ -30,7 +31,7 @@ def test_so_it_is_at_the_end_of_the_process() -> None:
         "path = scratch.path\n"
         "scratch.users.append(lambda: print(path, path.is_dir()))\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=LONG, check=True)
     path, was_there = done.stdout.split()
     assert was_there == "True"
     assert not Path(path).exists()

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from devservers.processes import LONG
 from flask_langpont_session import events
 from flask_langpont_session.aws import client
 from flask_langpont_session.metrics.recorder import Recorder
@@ -209,7 +210,7 @@ def test_of_what_is_over_when_sns_is_back_only_the_end_is_told(endpoint: Endpoin
     worker.lose_data()
     worker.wait(290)
     endpoint.behaviour = "ok"
-    worker.wait(20)
+    worker.wait(LONG)
     assert endpoint.told() == ["resolved data-lost"]
 
 
