@@ -5,12 +5,10 @@ from __future__ import annotations
 import signal
 import subprocess
 from collections.abc import Iterator
-from itertools import product
 from pathlib import Path
 
 import pytest
 
-from flask_langpont_session.policy.servers import ServerRecord
 from flask_langpont_session.stores.host.journal import Journal, journal_at
 from tests.support.journal_process import let_go, output, process
 from tests.support.journals import ref
@@ -115,42 +113,3 @@ def test_a_user_noted_while_an_older_entry_is_carried_out_is_not_lost(path: Path
     for user, until in (line.split() for line in carried):
         last[user] = max(last.get(user, 0), int(until))
     assert last == {"7": 60, "8": 60}
-
-
-def test_of_what_workers_know_of_a_server_the_newest_stays(path: Path, journal: Journal) -> None:
-    """S5: four workers note older and newer things in any order; one that starts now learns of the last incident."""
-    script = """
-        wait()
-        me = int(sys.argv[2])
-        for trust_since_ms, number in ((1, me), (2 + me, 1), (1, 9), (2 + me, 2), (2, 9)):
-            while True:
-                try:
-                    journal.board.remember_server("redis:6379", ServerRecord("a", trust_since_ms, f"g{me}", number))
-                    break
-                except StoreError:
-                    pass
-    """
-    workers = [process(script, path, number) for number in range(4)]
-    let_go(workers)
-    for worker in workers:
-        output(worker)
-    assert journal.board.server("redis:6379") == ServerRecord("a", 5, "g3", 2)
-
-
-def test_a_server_is_noted_while_requests_write(path: Path, journal: Journal) -> None:
-    """Notes that are not forced to the disk are there for every worker nevertheless, and no entry between is lost."""
-    script = """
-        for number in range(1, 41):
-            journal.board.remember_server(sys.argv[2], ServerRecord("a", 1, "g", number))
-            journal.revocations.note(f"{sys.argv[2]}.{number}")
-        os.kill(os.getpid(), signal.SIGKILL)
-    """
-    workers = [process(script, path, name) for name in ("left", "right")]
-    for worker in workers:
-        output(worker, expected=-signal.SIGKILL)
-    assert [record and record.number for record in (journal.board.server("left"), journal.board.server("right"))] == [
-        40,
-        40,
-    ]
-    names = {f"{name}.{number}" for name, number in product(("left", "right"), range(1, 41))}
-    assert {entry.digest for entry in journal.revocations.pending()} == names

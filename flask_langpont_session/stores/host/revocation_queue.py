@@ -115,20 +115,17 @@ class RevocationQueue:
                 put_revocation(db, digest, now, in_database)
                 mark_done(db, digest, now, in_database=False, in_redis=in_redis)
 
-        self._take(note, lambda: self._hold(digests, in_database, in_redis), wait, stays=stays)
+        self._take(note, wait, stays=stays)
 
-    def _take(self, work: Work[None], hold: Callable[[], None], wait: float | None, *, stays: bool) -> None:
+    def _take(self, work: Work[None], wait: float | None, *, stays: bool) -> None:
         """Have the file take something; what it does not take is held."""
         try:
             self._file.transaction(work, wait, stays=stays, room=Room.RESERVED)
         except StoreError as error:
             if not (error.timed_out or error.sent):  # else it may be written yet, or is
-                hold()
+                self.held._file.transaction(work)
+                self.has_held = True  # after it: see write_held()
             raise
-
-    def _hold(self, digests: Sequence[str], in_database: bool, in_redis: bool) -> None:
-        self.held.note(*digests, in_database=in_database, in_redis=in_redis)
-        self.has_held = True  # after it: see write_held()
 
     def mark_done(self, *digests: str, in_database: bool = False, in_redis: bool = False) -> None:
         """Note which stores have these revocations now. An entry waits no more when both have it. If the disk has no
@@ -248,16 +245,7 @@ class RevocationQueue:
         :param epoch: the user's epoch, if the database has raised it.
         :param stays: see :meth:`note`.
         """
-        self._take(
-            lambda db: put_user_revocation(db, user_id, until_ms, epoch),
-            lambda: self._hold_user(user_id, until_ms, epoch),
-            wait,
-            stays=stays,
-        )
-
-    def _hold_user(self, user_id: str, until_ms: int, epoch: int) -> None:
-        self.held.note_user(user_id, until_ms=until_ms, epoch=epoch)
-        self.has_held = True
+        self._take(lambda db: put_user_revocation(db, user_id, until_ms, epoch), wait, stays=stays)
 
     def pending_users(self, limit: int = 1000, *, redis: bool = True) -> list[PendingUserRevocation]:
         """Return the users that are still to be logged out everywhere, the one that was noted longest ago first.
