@@ -621,7 +621,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("a change keeps its life", merges, "merge_of", _by_this_releases_table),
     Ablation("each entry apart", recovery.Recovery, "_one_by_one", _fails_together),
     Ablation("revocations that the journal did not take", RevocationQueue, "_hold", _nothing),
-    Ablation("log out everywhere that the journal did not take", RevocationQueue, "_hold_user", _nothing),
+    Ablation("log out everywhere that the journal did not take", RevocationQueue, "_hold", _nothing),
     Ablation("an end behind a change of auth", writes.CategoryWrites, "_write_shadow", _written_always),
     Ablation("delivered revocations are told again", missed.DeliveredRevocations, "suspect", _nothing),
     Ablation(

@@ -123,9 +123,12 @@ class RevocationQueue:
             self._file.transaction(work, wait, stays=stays, room=Room.RESERVED)
         except StoreError as error:
             if not (error.timed_out or error.sent):  # else it may be written yet, or is
-                self.held._file.transaction(work)
-                self.has_held = True  # after it: see write_held()
+                self._hold(work)
             raise
+
+    def _hold(self, work: Work[None]) -> None:
+        self.held._file.transaction(work)
+        self.has_held = True  # after it: see write_held()
 
     def mark_done(self, *digests: str, in_database: bool = False, in_redis: bool = False) -> None:
         """Note which stores have these revocations now. An entry waits no more when both have it. If the disk has no
