@@ -124,7 +124,8 @@ def let_go_on(worker: subprocess.Popen[str]) -> None:
 
 @pytest.mark.usefixtures("workers_end")
 def test_processes_of_both_releases_lose_nothing_of_what_they_write_at_once(former: Path, tmp_path: Path) -> None:
-    """Increments that must not be lost or counted twice, while one after the other ends."""
+    """Increments that must not be lost or counted twice, while one after the other ends, in a file that this release has
+    made: as after going back."""
     path = tmp_path / "journal"
     script = """
         wait()
@@ -133,7 +134,7 @@ def test_processes_of_both_releases_lose_nothing_of_what_they_write_at_once(form
             journal.is_empty()
         print("done")
     """
-    former_release.make(path)
+    journal_at(path).open()
     of_former = former_release.environment(former)
     workers = [process(script, path, 40, environment=of_former), process(script, path, 120, environment=of_former)]
     workers += [process(script, path, 80) for _ in range(2)]
