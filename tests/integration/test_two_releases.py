@@ -124,8 +124,8 @@ def let_go_on(worker: subprocess.Popen[str]) -> None:
 
 @pytest.mark.usefixtures("workers_end")
 def test_processes_of_both_releases_lose_nothing_of_what_they_write_at_once(former: Path, tmp_path: Path) -> None:
-    """Increments that must not be lost or counted twice, while one after the other ends, in a file that this release has
-    made: as after going back."""
+    """Increments that must not be lost or counted twice, while one after the other ends. The file is made by this
+    release, as after going back."""
     path = tmp_path / "journal"
     script = """
         wait()

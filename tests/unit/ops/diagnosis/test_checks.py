@@ -230,7 +230,7 @@ FINE: list[tuple[str, Facts, str]] = [
     ("persistence", with_info(aof_enabled="0", connected_slaves="2"), "2 replicas have"),
     ("eviction", with_info(used_memory="800000", maxmemory_policy="noeviction"), "80 % of maxmemory"),
     ("eviction", with_info(maxmemory="0", maxmemory_policy="noeviction"), "no maxmemory"),
-    ("near-cache", with_primary(near=None), "switched off"),
+    ("near-cache", with_primary(near=None), "MEMORY_BYTES is 0"),
     ("database-tls", with_database(backend="sqlite"), "file"),
     ("indexes", with_database(indexes={"langpont_sessions": frozenset({
         ("user_id", "digest", "live"), ("updated_at", "digest"), ("absolute_expires_at",)

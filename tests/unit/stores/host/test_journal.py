@@ -37,12 +37,6 @@ from tests.support.journals import (
     write_shadow,
 )
 
-SOON = 0.25
-"""Seconds that a call waits for a file that another process holds."""
-
-GIVEN_UP = ("SQLITE_BUSY", "TimeoutError")
-"""Causes of a call that waited for the file in vain; the second one where this process itself was late."""
-
 
 def writer(journal: Journal) -> sqlite3.Connection:
     """The connection of the open journal that writes."""
@@ -408,30 +402,6 @@ def test_threads_of_one_worker_share_its_connections(durable: Journal) -> None:
         thread.join()
     assert failures == []
     assert durable.counts()["writes"] == 120
-
-
-def test_threads_wait_for_their_turn_within_the_time_of_their_call(durable: Journal) -> None:
-    """A call that finds others before it is not late by all that they wait, but fails like any other; all can read."""
-    durable.revocations.note("d")
-    entered, held = threading.Event(), threading.Event()
-
-    def write_slowly(db: sqlite3.Connection) -> None:
-        db.execute("INSERT INTO pushes (digest) VALUES ('d')")
-        entered.set()
-        assert held.wait(LONG)
-
-    thread = threading.Thread(target=durable.file.transaction, args=(write_slowly, LONG))
-    thread.start()
-    assert entered.wait(LONG)
-    with pytest.raises(StoreError) as caught:
-        durable.revocations.note("e", wait=SOON)
-    assert caught.value.error_class is ErrorClass.UNREACHABLE
-    assert caught.value.cause in GIVEN_UP
-    assert not durable.revocations.is_revoked("e")
-    held.set()
-    thread.join(LONG)
-    durable.revocations.note("e")
-    assert (durable.counts()["revocations"], durable.counts()["pushes"]) == (2, 1)
 
 
 # How a commit is noticed without asking

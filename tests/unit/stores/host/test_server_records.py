@@ -13,13 +13,6 @@ from flask_langpont_session.stores.host.journal import journal_at
 RECORD = ServerRecord("a", 1000, "g", 7)
 
 
-def test_a_worker_reads_what_another_has_noted(path: Path) -> None:
-    """The record is found by the endpoint's name."""
-    HostMemory(journal_at(path).board, "primary").note(RECORD)
-    assert HostMemory(journal_at(path).board, "primary").recall() == RECORD
-    assert HostMemory(journal_at(path).board, "replica").recall() is None
-
-
 def test_a_journal_that_cannot_be_used_costs_no_error_but_a_line_that_says_what_it_means(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
