@@ -361,6 +361,19 @@ def test_a_full_journal_still_takes_revocations(path: Path) -> None:
     journal.close()
 
 
+def test_what_adds_nothing_goes_on_where_there_is_more_than_may_be(path: Path) -> None:
+    """After a limit was lowered, a field that waits can be written again, and nothing new be added."""
+    journal = journal_at(path)
+    write(journal, "d", a=b"1", b=b"1", c=b"1")
+    journal.close()
+    journal = journal_at(path, limits=JournalLimits(entries=2, bytes=500))
+    write(journal, "d", a=b"2")
+    assert [entry.value for entry in journal.pending_writes()] == [b"1", b"1", b"2"]
+    with pytest.raises(StoreError, match="the most entries is reached"):
+        write(journal, "d", e=b"1")
+    journal.close()
+
+
 # Several workers of one host
 
 
