@@ -8,6 +8,7 @@ beside it. :func:`archive` gives such files other names.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -40,13 +41,13 @@ def path_of(journal: Path) -> Path:
     :param journal: as the settings name it.
     """
     beside = _beside(journal)
-    return beside if beside.exists() else journal
+    return beside if os.path.lexists(beside) else journal
 
 
 def make_room(journal: Path) -> None:
     """Make a file beside the place of the journal if that is taken. To be called before a process opens the journal for
     the first time: a file that is damaged while it is used is no other program's."""
-    if not _beside(journal).exists() and _is_taken(journal):
+    if path_of(journal) == journal and _is_taken(journal):
         create_private(_beside(journal))
 
 

@@ -80,7 +80,7 @@ def end_former(journal: Path) -> None:
 
     :param journal: as the settings name it.
     """
-    if paths := [path for path in former_paths(journal) if path.exists()]:
+    if paths := [path for path in former_paths(journal) if os.path.exists(path)]:
         with suppress(*FAILURES), alone_with(path_of(journal)) as db:  # what stays costs time, and is right
             for path in paths if db else ():
                 path.unlink(missing_ok=True)
@@ -324,7 +324,7 @@ class _Former:
 
     def is_there(self) -> bool:
         """Return whether workers of the former release have made any of them. Else lets go of them."""
-        if self._journal and any(path.exists() for path in former_paths(self._journal)):
+        if self._journal and any(map(os.path.exists, former_paths(self._journal))):
             return True
         self.close()
         return False
