@@ -327,8 +327,7 @@ def _exporting(active: ActiveSessions | None, backend: Backend, monitor: Monitor
         found = monitor.outages.waiting
         return (None, 0.0) if found is None else (found.entries, found.oldest_seconds(time.time()) or 0.0)
 
-    stores = tuple(backend.redis.values())
-    return Exporting(backend.settings, backend.recorder, backend.health, active, stores, waiting)
+    return Exporting(backend, active, waiting)
 
 
 def _history(settings: Settings, recorder: Recorder, health: Health) -> History | None:

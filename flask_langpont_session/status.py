@@ -17,7 +17,7 @@ from flask import Blueprint, Response, abort, request
 from werkzeug.exceptions import HTTPException
 
 from .blueprint import health_report
-from .config.explanations import LEVEL_MEANS, WHAT_IT_GETS
+from .config.explanations import LEVEL_MEANS, WHAT_IT_GETS, in_use
 from .config.settings import Settings
 from .ops.status_page import page
 from .ops.status_page.facts import Facts, FeatureNow, Store
@@ -113,7 +113,7 @@ def status_facts(state: State, span: float) -> Facts:
 
 
 def _features(settings: Settings, level: int) -> Iterator[FeatureNow]:
-    for feature in settings.table.features.values():
+    for feature in in_use(settings.table):
         gets = settings.behaviour(feature.priority, level)
         yield FeatureNow(feature.name, feature.category, feature.priority, gets, WHAT_IT_GETS[gets])
 

@@ -9,7 +9,17 @@ from functools import lru_cache
 
 from flask import current_app, has_app_context
 
-from ..policy.categories import AUTH, CSRF_FEATURE, KEPT_BY_THE_PACKAGE, MOST_KEYS, PERMANENT, TRANSIENT_KEYS, Priority
+from ..policy.categories import (
+    AUTH,
+    CSRF_FEATURE,
+    KEPT_BY_THE_PACKAGE,
+    MOST_KEYS,
+    PERMANENT,
+    TRANSIENT_KEYS,
+    CategoryTable,
+    Feature,
+    Priority,
+)
 from ..policy.levels import LEVELS, LOSING, Behaviour
 from ..support.logs import fields
 from .checks import PREFIX
@@ -122,13 +132,20 @@ def _setting(settings: Settings, key: str, priority: Priority) -> tuple[str, str
     return f"{PREFIX}FEATURES", json.dumps({name: spec}, ensure_ascii=False)
 
 
+def in_use(table: CategoryTable) -> list[Feature]:
+    """Return the features of which this process has met a key; all, if it has met none yet."""
+    used = table.features_in_use or table.features
+    return [feature for name, feature in table.features.items() if name in used]
+
+
 def what_users_get(settings: Settings, level: int) -> str:
-    """Return what each feature gets at a level, in one sentence; features that get the same together."""
+    """Return what each feature gets at a level, in one sentence; features that get the same together. Only those are
+    named of which this process has met a key; before it has, all."""
     by_behaviour: dict[Behaviour, list[str]] = {}
-    for feature in settings.table.features.values():
+    for feature in in_use(settings.table):
         by_behaviour.setdefault(settings.behaviour(feature.priority, level), []).append(feature.name)
     if set(by_behaviour) == {Behaviour.PRIMARY}:
-        return "all features as usual"
+        return "as usual"
     return ". ".join(f"{', '.join(names)}: {WHAT_IT_GETS[behaviour]}" for behaviour, names in by_behaviour.items())
 
 

@@ -215,6 +215,7 @@ def load_settings(app: Flask, scratch: Scratch | None = None) -> Settings:
     problems = [*unknown, *wrong.values(), *together]
     if problems:
         raise ConfigError(problems)
+    settings.table.forget_use()
     return settings
 
 

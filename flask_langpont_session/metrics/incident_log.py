@@ -29,7 +29,7 @@ _COUNTED: Mapping[str, str] = {
 }
 """Counter → what it counts."""
 
-_WITHOUT_DATABASE = "no user can sign in, and no right changes (503)"
+_WITHOUT_DATABASE = "No user can sign in, and no right changes (503)"
 
 
 class IncidentLog:
@@ -55,10 +55,10 @@ class IncidentLog:
         """
         if self._before is None:
             self._before = self._counters()
-        address, users = self._address(error.store), self._users(level, lost)
+        address = self._address(error.store)
         log.warning(
-            "session store %s (%s) is lost for %s: %s; %s. Level %d %s: %s",
-            *(error.store, address, _in_words(ways), error.why, cause_of(error).told, level, LEVELS[level], users),
+            "session store %s (%s) is lost for %s: %s; %s. %s",
+            *(error.store, address, _in_words(ways), error.why, cause_of(error).told, self._users(level, lost)),
             extra=fields("store_lost", **error.log_data, address=address, ways=sorted(ways), level=level),
         )
 
@@ -99,8 +99,8 @@ class IncidentLog:
         count_level(self._recorder, new)
         if (old, new) == (2, 3):
             log.warning(
-                "no Redis has answered for LOCAL_CACHE_TTL. Level %d %s: %s",
-                *(new, LEVELS[new], self._users(new, lost)),
+                "no Redis has answered for LOCAL_CACHE_TTL. %s",
+                self._users(new, lost),
                 extra=fields("level", level=new),
             )
 
@@ -119,9 +119,8 @@ class IncidentLog:
         )
 
     def _users(self, level: int, lost: Collection[str]) -> str:
-        if DATABASE not in lost:
-            return self._what_users_get(level)
-        return f"{_WITHOUT_DATABASE}. {self._what_users_get(level) if level else 'All else is as usual'}"
+        data = f"evel {level} {LEVELS[level]}: {self._what_users_get(level)}"
+        return f"{_WITHOUT_DATABASE}; their data: l{data}" if DATABASE in lost else f"L{data}"
 
     def _counters(self) -> dict[str, int]:
         counters = self._recorder.counters()

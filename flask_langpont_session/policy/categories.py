@@ -127,6 +127,8 @@ class CategoryTable:
     """Categories fetched in the one round trip of a session's first touch."""
     feature_of: Callable[[str], Feature] = field(init=False, compare=False, repr=False)
     """The feature that claims a key. KeyError: no feature claims it and the table has no catch-all ``*``."""
+    features_in_use: set[str] = field(init=False, compare=False, repr=False, default_factory=set)
+    """Names of the features of which this process has met a key, since :meth:`forget_use`."""
     at_home: Mapping[str, set[str]] = field(init=False, compare=False, repr=False)
     """Category → keys of which it is known that they may lie there; :meth:`strays_in` adds to it."""
 
@@ -138,17 +140,23 @@ class CategoryTable:
         object.__setattr__(self, "loaded_together", tuple(c.name for c in self.categories.values() if not c.on_demand))
         object.__setattr__(self, "_patterns", tuple(parts))
         object.__setattr__(self, "claims_all", any(key == "*" for key, _ in claims))
-        object.__setattr__(self, "feature_of", lru_cache(MOST_KEYS)(self._claimant_of))
+        self.forget_use()
         object.__setattr__(self, "at_home", {name: set() for name in self.categories})
+
+    def forget_use(self) -> None:
+        """Note only from now on which features are in use: so far keys of the configuration were looked up."""
+        self.features_in_use.clear()
+        object.__setattr__(self, "feature_of", lru_cache(MOST_KEYS)(self._claimant_of))
 
     def _claimant_of(self, key: str) -> Feature:
         found = self._exact.get(key)
-        if found is not None:
-            return found
-        for beginning, end, feature in self._patterns:
-            if key.startswith(beginning) and key.endswith(end):
-                return feature
-        raise KeyError(key)
+        if found is None:
+            patterns = (f for beginning, end, f in self._patterns if key.startswith(beginning) and key.endswith(end))
+            found = next(patterns, None)
+        if found is None:
+            raise KeyError(key)
+        self.features_in_use.add(found.name)
+        return found
 
     def __contains__(self, key: str) -> bool:
         """Return whether a feature claims `key`. A stored key may have none: the table was changed since."""

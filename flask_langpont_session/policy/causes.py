@@ -214,6 +214,14 @@ ROWS: tuple[_Row, ...] = (
     (
         (DATABASE,),
         _W,
+        ("ReadOnlySqlTransaction", "OperationalError 1290", "OperationalError 1792", "OperationalError 1836"),
+        "is read-only",
+        "have {setting} name the writer endpoint; after a failover, the new primary; if it is that, its user's role "
+        "has default_transaction_read_only: ALTER ROLE … RESET default_transaction_read_only",
+    ),
+    (
+        (DATABASE,),
+        _W,
         (),
         "refuses writes",
         "have {setting} name the writer endpoint; after a failover, the new primary; look for a full disk, and "

@@ -27,7 +27,7 @@ from ..policy.ids import ANONYMOUS, SIGNED_IN
 from ..stores.backend import Backend, Lack
 from ..stores.host.forms import path_of
 from ..stores.host.group_commit import is_busy
-from ..stores.host.presence import FORGOTTEN, Presence, parts_of
+from ..stores.host.presence import FORGOTTEN, NEAR, Presence, parts_of
 from ..stores.redis.records import Restore
 from ..support.logs import fields
 from . import steps
@@ -461,9 +461,9 @@ class GivingBack:
         return self._backend.primary.endpoints[PRIMARY + shard].server_identity.mark
 
     def _tell(self, done: Mapping[str, str]) -> bool:
-        """Tell the other workers what this one is through with, and commands how many sessions in use had no room in
-        its memory, if that is news. Return whether it was told."""
-        word = {**done, FORGOTTEN: self._backend.memory.forgotten}
+        """Tell the other workers what this one is through with, and commands how its memory and its near cache do, if
+        that is news. Return whether it was told."""
+        word = {**done, FORGOTTEN: self._backend.memory.forgotten, NEAR: self._backend.near_connections}
         with self._lock:
             is_news = word != self._said
             is_told = bool(is_news and ask_journal(lambda: self.presence.say(json.dumps(word)), "replay"))

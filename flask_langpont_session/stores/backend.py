@@ -194,8 +194,9 @@ class Backend:
 
     @property
     def near_connections(self) -> int:
-        """Return how many connections this process' near cache has."""
-        return sum(part.near.connections for part in self.primary.endpoints.values() if part.near)
+        """Return how many connections this process' near cache has, to servers that it uses."""
+        lost, parts = self.health.lost_stores, self.primary.endpoints.items()
+        return sum(part.near.connections for name, part in parts if part.near and name not in lost)
 
     def is_over(self, digest: str) -> None:
         """Have this worker know for ever that a session is dead, and the others ask for its row anew."""

@@ -113,6 +113,21 @@ def test_since_is_when_the_level_changed(make_app: MakeApp) -> None:
         assert (report["level"], report["logins"], report["stores"]["database"]["write"]) == (0, False, False)
 
 
+def test_no_near_cache_of_a_server_that_is_lost_is_shown(make_app: MakeApp, primary: Valkey) -> None:
+    """The connections that an outage has cut are not there, though nothing was asked over them yet."""
+    app = make_app()
+    client = awake(app)
+
+    def connections() -> int:
+        client.get("/who")
+        return int(client.get("/healthz").json["near_cache"]["connections"])
+
+    client.post("/login/7")
+    wait_until(lambda: connections() > 0, "a near cache")
+    with switched_off(app, "primary"):
+        assert connections() == 0
+
+
 def test_a_replica_is_a_store_of_its_own(make_app: MakeApp, replica: Valkey) -> None:
     """Level 1 with a replica: it reads, the primary does neither."""
     app = make_app(REPLICA_URL=replica.url)

@@ -16,15 +16,15 @@ from ...config.checks import SEVERITIES
 from ...config.explanations import key_lines, table_lines
 from ...extension import state_of
 from ...policy.causes import cause_of
-from ...policy.errors import ErrorClass, StoreError, role_of
+from ...policy.errors import StoreError, role_of
 from ...policy.health import DATABASE, PRIMARY
 from ...stores.host.forms import archive, path_of, unread
 from ...stores.host.journal import Summary, Waiting
 from ...stores.host.summary import together
 from ...stores.sql.database import Database
 from ...stores.sql.dialects import place_of
-from ...stores.sql.errors import BRING_BACK
-from ..diagnosis.stores_now import StoreAnswer, ask_store
+from ..diagnosis.findings import Unknown
+from ..diagnosis.stores_now import StoreAnswer
 from .doctor import doctor
 from .drill import drill
 from .iam_token import iam_token
@@ -59,17 +59,19 @@ def init_db() -> None:
 def status(as_json: bool) -> None:
     """Ask every store now, over new connections, and say what was found, and what waits in the journal of this host.
     Exit code 1 if one cannot do its work."""
+    from ..diagnosis.read_redis import why_no_near_cache  # not paid for by workers
+    from ..diagnosis.watching import Watcher
+
     state = state_of()
     with state.monitor.paused():  # where this process has one: the database is probed by one at a time
-        found = {name: _ask(state, name) for name in [*state.backend.find_stores(PATIENCE), DATABASE]}
-        primaries = [name for name, answer in found.items() if role_of(name) == PRIMARY and not answer.problem]
-        near = {name: _near(state, name) for name in primaries}
-    waiting: Waiting | None = None
-    if state.backend.journal.file.path is not None:
-        try:
-            waiting, found[JOURNAL] = state.backend.journal.waiting(), StoreAnswer(None, None)
-        except StoreError as error:
-            found[JOURNAL] = StoreAnswer(None, str(error), error)
+        look = Watcher(state.backend, patience=PATIENCE).look()
+        primaries = [name for name, answer in look.stores.items() if role_of(name) == PRIMARY and not answer.problem]
+        near = {name: _why_not(why_no_near_cache(state.backend, state.backend.endpoint(name))) for name in primaries}
+    found, waiting = dict(look.stores), look.journal
+    if isinstance(waiting, Unknown):
+        found[JOURNAL], waiting = StoreAnswer(None, waiting.why, waiting.error), None
+    elif state.backend.journal.file.path is not None:
+        found[JOURNAL], waiting = StoreAnswer(None, None), waiting or Waiting(0, None)
     if as_json:
         told: dict[str, Any] = {name: answer.problem or "ok" for name, answer in found.items()}
         told |= {"near_cache": {name: why_not or "ok" for name, why_not in near.items()}} if near else {}
@@ -84,11 +86,6 @@ def status(as_json: bool) -> None:
             click.echo(line)
     if any(answer.problem for answer in found.values()):
         raise SystemExit(1)
-
-
-def _ask(state: State, name: str) -> StoreAnswer:
-    answer = ask_store(state.backend, name, "status", PATIENCE)
-    return _without_tables(state.backend.database) if name == DATABASE and answer.problem is None else answer
 
 
 def _cures(state: State, found: Mapping[str, StoreAnswer]) -> Iterator[str]:
@@ -108,22 +105,8 @@ def _file_of(database: Database) -> str | None:
     return url.database if url.get_backend_name() == "sqlite" else None
 
 
-def _near(state: State, name: str) -> str:
-    """Return why each request asks a primary; empty: it need not."""
-    near = state.backend.endpoint(name).near
-    return "MEMORY_BYTES is 0" if near is None else near.why_not()
-
-
-def _without_tables(database: Database) -> StoreAnswer:
-    """Return what is wrong with a database that answers but lacks tables, so that no user can sign in."""
-    try:
-        missing = database.upkeep.missing_tables()
-    except StoreError as error:
-        return StoreAnswer(None, str(error), error)
-    if not missing:
-        return StoreAnswer(None, None)
-    problem = f"missing: {', '.join(missing)}; {BRING_BACK}"
-    return StoreAnswer(None, problem, StoreError(DATABASE, ErrorClass.NO_TABLES, problem))
+def _why_not(near: str | None) -> str:
+    return "MEMORY_BYTES is 0" if near is None else near
 
 
 @langpont.command("journal")

@@ -85,7 +85,7 @@ Part = tuple[str, str, bool]
 
 def _parts(look: Look) -> Iterator[Part]:
     whose = "" if look.reports else ", as found from here"
-    refused = ", sign-ins are refused (503)" if look.refuses_sign_ins else ""
+    refused = " for data, sign-ins are refused (503)" if look.refuses_sign_ins else ""
     yield "level", f"{look.level} {LEVELS[look.level]}{refused}{whose}", bool(look.level > 0 or refused)
     for page in look.pages:
         said, took = page.problem, in_ms(page.took)

@@ -33,8 +33,8 @@ def read_database(store: Store) -> Database | Unknown:
     path = Path(url.database or "") if url.get_backend_name() == "sqlite" else None
     if path is not None and not path.exists() and not str(path).startswith("file:"):  # to connect would make it
         return Unknown(
-            f"there is no file {path}; if it was moved or deleted, bring it back; else run `flask langpont init-db` as "
-            "the workers' user, which makes it empty and signs every user out"
+            f"there is no file {path}; in a new installation run `flask langpont init-db` as the workers' user; if it "
+            "was moved or deleted, bring it back: an empty one signs every user out"
         )
     try:
         reader = _DatabaseReader(store, path)

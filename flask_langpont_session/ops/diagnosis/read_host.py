@@ -28,14 +28,15 @@ def read_host(journal: Path | None, limit: int) -> Host:
         journal=None if journal is None else file_at(path_of(journal)),
         journal_limit=limit,
         unread=() if journal is None else tuple((str(path), why) for path, why in unread(journal)),
-        forgotten=() if journal is None else _forgotten(journal),
+        forgotten=() if journal is None else said_by_workers(journal, FORGOTTEN),
         workers=() if journal is None else workers_of(journal),
     )
 
 
-def _forgotten(journal: Path) -> tuple[int, ...]:
+def said_by_workers(journal: Path, part: str) -> tuple[int, ...]:
+    """Return a number that each worker of this host has said of itself, such as :data:`.FORGOTTEN`."""
     with suppress(StoreError):  # what is wrong with the folder is wrong with the journal, which is said
-        return tuple(parts_of(word).get(FORGOTTEN, 0) for word in Presence(journal, {}).others())
+        return tuple(parts_of(word).get(part, 0) for word in Presence(journal, {}).others())
     return ()
 
 

@@ -14,12 +14,14 @@ from typing import Any
 
 from ...policy.errors import ErrorClass, StoreError, shard_of
 from ...stores.backend import Backend
+from ...stores.host.presence import NEAR
 from ...stores.redis.commands import plain
 from ...stores.redis.endpoint import Endpoint
 from ...stores.redis.errors import translate
 from . import rights
 from .facts import Clock, Server, Transport
 from .findings import Unknown
+from .read_host import said_by_workers
 
 PATIENCE = 2.0
 """Seconds that a server is waited for; no request hangs on it."""
@@ -55,7 +57,7 @@ class _ServerReader:
     """
 
     def __init__(self, backend: Backend, endpoint: Endpoint) -> None:
-        self._settings = backend.settings
+        self._backend, self._settings = backend, backend.settings
         self._is_cluster = bool(shard_of(endpoint.name))
         self._endpoint = endpoint
 
@@ -75,10 +77,10 @@ class _ServerReader:
             connecting=connecting,
             clock=clock,
             transport=transport,
-            info=_info(info),
+            info=info_of(info),
             user=user_name,
             missing=self._missing(),
-            near=None if self._endpoint.near is None else self._endpoint.near.why_not(),
+            near=why_no_near_cache(self._backend, self._endpoint),
         )
 
     def _ask(self, *questions: rights.Question) -> list[Any]:
@@ -109,6 +111,16 @@ class _ServerReader:
             raise self._endpoint.link.translated(error, sent=False, greeting=True) from None
         ends.callback(connection.disconnect)
         return connection
+
+
+def why_no_near_cache(backend: Backend, endpoint: Endpoint) -> str | None:
+    """Return why each request asks a server; empty: it need not, as a worker of this host says, or a trial shows, which
+    may run out of time on a busy machine; None: the settings say that there is to be no near cache."""
+    if endpoint.near is None:
+        return None
+    path = backend.journal.file.path
+    has_one = path is not None and any(said_by_workers(path, NEAR))
+    return "" if has_one else endpoint.near.why_not()
 
 
 def quickest(now: Callable[[], float]) -> tuple[float, Clock]:
@@ -159,7 +171,8 @@ def _name(reply: Any) -> str:
     return reply.decode(errors="replace") if isinstance(reply, bytes) else ""
 
 
-def _info(reply: Any) -> Mapping[str, str] | Unknown:
+def info_of(reply: Any) -> Mapping[str, str] | Unknown:
+    """Return the reply to INFO: name → value."""
     if not isinstance(reply, bytes):
         return Unknown("the server does not let its user ask how it is (INFO)")
     lines = reply.decode(errors="replace").splitlines()

@@ -97,6 +97,9 @@ def _of_which(info: Mapping[str, str]) -> str:
     return f" of {host}:{port}" if host and port else ""
 
 
+IS_PRIMARY = "it is a primary itself: at level 1 users would be shown another server's data"
+
+
 @of_each(REPLICA)
 def replica(server: Server, facts: Facts) -> Iterator[Finding]:
     """Check that a replica is one of this primary."""
@@ -116,8 +119,7 @@ def replica(server: Server, facts: Facts) -> Iterator[Finding]:
     elif _text(info, "master_replid") == _text(theirs, "master_replid"):
         yield ok("it has the primary's history")
     elif _text(info, "role") == "master":
-        found = "it is a primary itself: at level 1 users would be shown another server's data"
-        yield failure(found, f"have {PREFIX}REPLICA_URL name the reader endpoint, or leave it out")
+        yield failure(IS_PRIMARY, f"have {PREFIX}REPLICA_URL name the reader endpoint, or leave it out")
     else:
         found = "it follows another primary, or has not begun to follow this one"
         yield failure(found, f"have {PREFIX}REPLICA_URL name a replica of {PREFIX}REDIS_URL")

@@ -26,9 +26,6 @@ from .one_session import journal_there
 from .read_host import workers_of
 from .stores_now import StoreAnswer, ask_store
 
-PATIENCE = 1.0
-"""Seconds that a store or a page is waited for."""
-
 
 @dataclass(frozen=True, slots=True)
 class Look:
@@ -110,24 +107,31 @@ class Watcher:
     """Looks at a site again and again.
 
     :param pages: the addresses of health pages.
+    :param patience: seconds that a store or a page is waited for.
     :param clock: monotonic seconds.
     """
 
     def __init__(
-        self, backend: Backend, pages: Sequence[str] = (), *, clock: Callable[[], float] = time.monotonic
+        self,
+        backend: Backend,
+        pages: Sequence[str] = (),
+        *,
+        patience: float = 1.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._backend = backend
         self._pages = pages
+        self._patience = patience
         self._clock = clock
         self._lost_at: float | None = None
 
     def look(self) -> Look:
         """Look once. All that may have to be waited for is asked at the same time."""
-        backend, asker = self._backend, f"watch-{os.getpid()}"
-        names = [*backend.find_stores(PATIENCE), DATABASE]
+        backend, patience, asker = self._backend, self._patience, f"look-{os.getpid()}"
+        names = [*backend.find_stores(patience), DATABASE]
         with ThreadPoolExecutor(len(names) + len(self._pages)) as threads:
-            stores = threads.map(lambda name: ask_store(backend, name, asker, PATIENCE), names)
-            pages = threads.map(partial(read_page, timeout=PATIENCE), self._pages)
+            stores = threads.map(lambda name: ask_store(backend, name, asker, patience), names)
+            pages = threads.map(partial(read_page, timeout=patience), self._pages)
             found = dict(zip(names, stores, strict=True))
         waiting, announced = self._on_host()
         return Look(
@@ -155,7 +159,7 @@ class Watcher:
         try:
             return journal.waiting(), tuple(journal.board.outages())
         except StoreError as error:
-            return Unknown(str(error)), ()
+            return Unknown(str(error), error), ()
 
     def _processes(self) -> int | None:
         path = self._backend.journal.file.path

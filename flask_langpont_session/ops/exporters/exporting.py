@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Flask, request_tearing_down
 
-from ...metrics.recorder import Reader, Recorder, Standing
+from ...metrics.recorder import Reader, Standing
 from ...policy.causes import cause_of
 from ...policy.errors import role_of
 from ...support.host import HostWork, beside
@@ -18,9 +18,8 @@ from ...support.threads import PeriodicThread, end_all
 from .session_index import ActiveSessions, SessionsInUse
 
 if TYPE_CHECKING:
-    from ...config.settings import Settings
     from ...policy.health import Health
-    from ...stores.backend import SessionStore
+    from ...stores.backend import Backend, SessionStore
     from .figures import Figures
     from .publisher import Publisher, Sink
 
@@ -37,36 +36,29 @@ PUBLISHER = "publisher"
 class Exporting:
     """Everything that runs beside the requests of one application to publish what its recorder has.
 
-    :param health: which stores answer.
-    :param stores: whose connections are counted.
     :param waiting: says how many changes wait in the host's journal (None: it cannot be read), and for how many seconds
         the oldest has.
     """
 
     def __init__(
         self,
-        settings: Settings,
-        recorder: Recorder,
-        health: Health,
+        backend: Backend,
         active: ActiveSessions,
-        stores: Sequence[SessionStore],
         waiting: Callable[[], tuple[int | None, float]],
     ) -> None:
         self.active = active
         self.page: Blueprint | None = None
-        self._settings = settings
-        self._recorder = recorder
-        self._health = health
-        self._stores = stores
+        self._backend, self._stores = backend, tuple(backend.redis.values())
+        self._settings, self._recorder = backend.settings, backend.recorder
         self._waiting = waiting
         self._ends = threading.Lock()
         self.threads = [PeriodicThread("active", lambda: active.update, INTERVAL)]
         self._at_end: Publisher | None = None
         if sinks := self._sinks():
             self.threads.append(self._publishing(sinks))
-        if PROMETHEUS in settings.metrics:
+        if PROMETHEUS in self._settings.metrics:
             self.threads.append(self._prometheus())
-        if OTEL in settings.metrics:
+        if OTEL in self._settings.metrics:
             self.threads.append(self._opentelemetry())
 
     def _publishing(self, sinks: Sequence[Callable[[], Sink]]) -> PeriodicThread:
@@ -89,7 +81,10 @@ class Exporting:
         from .figures import figures
 
         def most_in_use() -> dict[str, int]:
-            return {store.name: max(pool.take_most_in_use() for pool in _pools(store)) for store in self._stores}
+            return {
+                store.name: max(pool.take_most_in_use() for pool in _pools(store))
+                for store in self._backend.redis.values()
+            }
 
         reader = self._reader(most_in_use, self.active.take)
         return lambda: figures(reader.take())
@@ -173,11 +168,10 @@ class Exporting:
         return news
 
     def _reader(self, in_use: Callable[[], dict[str, int]], active: Callable[[], float | None]) -> Reader:
-        health, causes = self._health, dict[tuple[str, str], bool]()
+        backend, health, causes = self._backend, self._backend.health, dict[tuple[str, str], bool]()
 
         def standing() -> Standing:
             causes.update(dict.fromkeys(causes, False) | dict.fromkeys(_causes(health), True))
-            near = [part.near for store in self._stores for part in store.endpoints.values() if part.near is not None]
             waiting, oldest = self._waiting()
             return Standing(
                 lost_shards=len(health.lost_shards),
@@ -186,7 +180,7 @@ class Exporting:
                 in_use=in_use(),
                 waiting=waiting,
                 oldest=oldest,
-                near=sum(cache.connections for cache in near) if near else None,
+                near=backend.near_connections if backend.settings.near_categories else None,
                 active=active(),
             )
 

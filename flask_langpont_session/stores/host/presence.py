@@ -26,6 +26,10 @@ FORGOTTEN = "forgotten"
 """The part of a word that says how many sessions in use had no room in the memory of its worker."""
 
 
+NEAR = "near"
+"""The part of a word that says how many connections of the near cache its worker has."""
+
+
 def parts_of(word: str) -> Mapping[str, Any]:
     """Return the parts of a worker's word; none yet, if it is being written at this moment."""
     try:

@@ -154,8 +154,8 @@ _LEADS_ELSEWHERE = frozenset({_U, _W, _A, _N})
 shall not be asked for new connections as well."""
 
 BRING_BACK = (
-    "if a migration renamed or dropped it, bring it back; else run `flask langpont init-db`, which makes it empty and "
-    "signs every user out"
+    "in a new installation run `flask langpont init-db`; if a migration renamed or dropped it, bring it back: an empty "
+    "one signs every user out"
 )
 """The cure where a table is missing."""
 

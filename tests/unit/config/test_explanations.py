@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flask_langpont_session.config.explanations import key_lines, table_lines
+from flask_langpont_session.config.explanations import key_lines, table_lines, what_users_get
 from flask_langpont_session.policy.categories import Priority
 from flask_langpont_session.policy.presets import DEFAULT_CATEGORIES
 from tests.support.fakes import settings_in
@@ -81,3 +81,13 @@ def test_the_table_has_a_line_for_each_priority_and_each_feature(tmp_path: Path)
     shown = [line.split("|")[3].strip() for line in lines[lines.index("") + 3 :]]
     assert shown == [feature.name for feature in settings.table.features.values()]
     assert "| auth | session's life |" in "\n".join(lines)
+
+
+def test_only_features_are_named_of_which_a_key_was_met(tmp_path: Path) -> None:
+    """An application that stores a basket is told nothing of translations; before any key was met, of all."""
+    settings = settings_in(tmp_path)
+    assert "translation_state" in what_users_get(settings, 2)
+    assert settings.table.features_in_use == set()
+    settings.table.feature_of("theme")
+    assert what_users_get(settings, 2) == "ui_settings: what DEFAULTS says; what is written is gone with the request"
+    assert what_users_get(settings, 0) == "as usual"

@@ -64,8 +64,8 @@ def test_one_line_says_that_a_store_is_lost(desk: Desk) -> None:
 
 def test_without_the_database_it_says_that_no_user_can_sign_in(desk: Desk) -> None:
     desk.lose(DATABASE, level=0)
-    refused = "no user can sign in, and no right changes (503). All else is as usual"
-    assert desk.said()[0].endswith(f"Level 0 normal: {refused}")
+    refused = "No user can sign in, and no right changes (503); their data: level 0 normal: what 0 gives"
+    assert desk.said()[0].endswith(f"#database-connection-failed. {refused}")
 
 
 def test_one_line_says_that_it_is_back_and_what_it_cost(desk: Desk) -> None:

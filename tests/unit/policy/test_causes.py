@@ -43,6 +43,8 @@ CURES = [
     ("database", W, "SQLITE_READONLY_DBMOVED", "may not write /var/lib/shop.sqlite3"),
     ("database", W, "SQLITE_FULL", "make room on the disk of /var/lib/shop.sqlite3"),
     ("database", W, "ReadOnlySqlTransaction", "name the writer endpoint"),
+    ("database", W, "ReadOnlySqlTransaction", "its user's role has default_transaction_read_only"),
+    ("database", W, "OperationalError 1290", "name the writer endpoint"),
     ("database", A, "InvalidPassword", "correct the password or user in LANGPONT_SESSION_DATABASE_URL"),
     ("database", N, "langpont_users is not there", "look for the tables before empty ones are made"),
     ("journal", U, "TimeoutError", "check that LANGPONT_SESSION_JOURNAL is right, and owner and mode of its file"),

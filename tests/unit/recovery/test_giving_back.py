@@ -52,6 +52,7 @@ class Worker(GivingBack):
             journal=self.journal,
             board=self.journal.board,
             memory=SimpleNamespace(live_categories=lambda: self.copies, forgotten=0),
+            near_connections=0,
             health=SimpleNamespace(shards=("",), locate=lambda digest: digest),
             primary=SimpleNamespace(endpoints={PRIMARY: SimpleNamespace(server_identity=self.seen)}),
         )

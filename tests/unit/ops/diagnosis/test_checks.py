@@ -317,11 +317,12 @@ def test_each_shard_is_looked_at() -> None:
     ]  # fmt: skip
 
 
-def test_before_a_missing_table_is_made_the_old_one_is_looked_for() -> None:
-    """An empty one ends every session."""
+def test_what_a_missing_table_means_depends_on_whether_there_was_one() -> None:
+    """An empty one ends every session; a new installation has none yet."""
     [found] = findings("tables", with_database(tables=ONE_TABLE))
     assert found.found == "missing: langpont_users"
-    assert found.cure.index("bring it back") < found.cure.index("init-db") < found.cure.index("signs every user out")
+    assert found.cure.startswith("in a new installation run `flask langpont init-db`; if ")
+    assert found.cure.endswith("bring it back: an empty one signs every user out")
 
 
 def test_a_missing_right_comes_with_the_command_that_gives_it() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 from unittest.mock import patch
 
@@ -20,9 +21,11 @@ from tests.support.fakes import settings_in
 def exporting(folder: Path, **config: Any) -> Exporting:
     settings = settings_in(folder, **config)
     active = cast(Any, None)  # asked by its thread alone
-    health = Health([PRIMARY, DATABASE])
+    backend = SimpleNamespace(
+        settings=settings, recorder=Recorder(), health=Health([PRIMARY, DATABASE]), redis={}, near_connections=0
+    )
     with patch.object(prometheus, "DEFAULT", CollectorRegistry()):
-        return Exporting(settings, Recorder(), health, active, [], lambda: (0, 0.0))
+        return Exporting(cast(Any, backend), active, lambda: (0, 0.0))
 
 
 AWS = {"ENVIRONMENT": "test", "SERVICE": "shop"}
