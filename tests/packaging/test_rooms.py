@@ -66,7 +66,7 @@ inside of functions."""
 
 LATE: dict[str, set[str]] = {
     "config": {"aws", "stores/codec"},
-    "ops/exporters": {"config", "stores"},
+    "ops/exporters": {"stores"},
     "stores": {"config", "metrics"},
     "stores/memory": {"stores/redis"},
 }

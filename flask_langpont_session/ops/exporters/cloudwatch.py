@@ -16,8 +16,8 @@ from botocore.exceptions import ClientError, CredentialRetrievalError, NoCredent
 from ...aws.client import explain, make_session
 from ...metrics.recorder import Recorder
 from . import catalogue
-from .drops import Drops
-from .figures import BY_NAME, Counts, Figure, Figures, number, parts
+from .figures import BY_NAME, Counts, Figure, Figures, parts
+from .sink import NotTaken, Sink
 
 MOST_DATA = 1000
 """Data in one request."""
@@ -92,44 +92,35 @@ def _weight(datum: Datum) -> int:
     return 300 + 3 * len(datum["MetricName"]) + texts + 160 * len(datum.get("Values", "."))
 
 
-class CloudWatch:
-    """Publishes figures. Made and used in one thread of one process.
+class CloudWatch(Sink):
+    """Publishes figures.
 
     :param recorder: is told what was dropped.
     :param connect: makes the client.
     """
 
+    place = "CloudWatch"
+
     def __init__(self, recorder: Recorder, *, environment: str, service: str, connect: Callable[[], Any]) -> None:
-        self._dimensions = {"environment": environment, "service": service}
+        super().__init__(recorder, environment=environment, service=service)
         self._connect = connect
         self._client: Any = None
-        self._drops = Drops(recorder, "CloudWatch")
 
-    def publish(self, found: Figures) -> None:
-        """Send figures, in one attempt."""
-        dropped = self._drops.number
-        everything = data({**found, **number(catalogue.METRICS_DROPPED, dropped)}, **self._dimensions)
+    def _send(self, found: Figures) -> None:
+        everything = data(found, **self._dimensions)
         left = len(everything)
         try:
             for request in requests(everything):
-                self._send(request)
+                if self._client is None:
+                    self._client = self._connect()
+                self._client.put_metric_data(Namespace=catalogue.NAMESPACE, MetricData=request)
                 left -= len(request)
         except Exception as error:  # whatever boto3 makes of answers, addresses and files that are nonsense
-            self._failed(error, left)
-        else:
-            self._drops.succeeded(dropped)
-
-    def _send(self, request: list[Datum]) -> None:
-        if self._client is None:
-            self._client = self._connect()
-        self._client.put_metric_data(Namespace=catalogue.NAMESPACE, MetricData=request)
-
-    def _failed(self, error: Exception, lost: int) -> None:
-        if self._client is not None and _is_of_credentials(error):
-            # A new one finds others. It takes a tenth of a second of this process, so only for this.
-            self._client.close()
-            self._client = None
-        self._drops.failed(explain(error), lost)
+            if self._client is not None and _is_of_credentials(error):
+                # A new one finds others. It takes a tenth of a second of this process, so only for this.
+                self._client.close()
+                self._client = None
+            raise NotTaken(explain(error), left) from error
 
 
 def _is_of_credentials(error: Exception) -> bool:

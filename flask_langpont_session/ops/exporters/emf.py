@@ -18,8 +18,8 @@ from typing import Any
 
 from ...metrics.recorder import Recorder
 from . import catalogue
-from .drops import Drops
-from .figures import BY_NAME, Counts, Figures, number, parts
+from .figures import BY_NAME, Counts, Figures, parts
+from .sink import NotTaken, Sink
 
 MOST_METRICS = 100
 """In one document."""
@@ -80,29 +80,25 @@ def _document(targets: Mapping[str, Any], dimensions: Mapping[str, str], at_ms: 
     return {"_aws": {"Timestamp": at_ms, "CloudWatchMetrics": [directive]}, **dimensions, **targets}
 
 
-class Emf:
-    """Writes figures. Made and used in one thread of one process.
+class Emf(Sink):
+    """Writes figures.
 
     :param clock: seconds since 1970.
     """
 
+    place = "the standard output"
+
     def __init__(
         self, recorder: Recorder, *, environment: str, service: str, clock: Callable[[], float] = time.time
     ) -> None:
-        self._dimensions = {"environment": environment, "service": service}
+        super().__init__(recorder, environment=environment, service=service)
         self._clock = clock
-        self._drops = Drops(recorder, "the standard output")
 
-    def publish(self, found: Figures) -> None:
-        """Write figures, in one attempt."""
-        dropped = self._drops.number
-        everything = {**found, **number(catalogue.METRICS_DROPPED, dropped)}
-        made = documents(everything, **self._dimensions, at_ms=int(self._clock() * 1000))
+    def _send(self, found: Figures) -> None:
+        made = documents(found, **self._dimensions, at_ms=int(self._clock() * 1000))
         text = "".join(f"{json.dumps(one)}\n" for one in made)
         try:
             sys.stdout.write(text)  # all at once: what other threads print stands before or behind it
             sys.stdout.flush()
         except (OSError, ValueError) as error:  # ValueError: it is closed
-            self._drops.failed(type(error).__name__, len(everything))
-        else:
-            self._drops.succeeded(dropped)
+            raise NotTaken(type(error).__name__, len(found)) from error

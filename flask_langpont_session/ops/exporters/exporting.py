@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from ...policy.health import Health
     from ...stores.backend import Backend, SessionStore
     from .figures import Figures
-    from .publisher import Publisher, Sink
+    from .publisher import Publisher
+    from .sink import Sink
 
 CLOUDWATCH, EMF, OTEL, PROMETHEUS = "cloudwatch", "emf", "otel", "prometheus"
 
@@ -71,8 +72,8 @@ class Exporting:
         host = HostWork(beside(self._settings.journal, "metrics"), "metrics", 3 * INTERVAL)
 
         def begin() -> Callable[[], None]:
-            made = [make() for make in sinks]
-            return Publisher(self._take(), host, made, lambda: thread.is_ending).publish
+            places = [make().publish for make in sinks]
+            return Publisher(self._take(), host, places, lambda: thread.is_ending).publish
 
         thread = PeriodicThread(PUBLISHER, begin, INTERVAL)
         return thread
@@ -97,21 +98,16 @@ class Exporting:
             from . import cloudwatch
 
             client.load()
-            found.append(
-                lambda: (
-                    cloudwatch.CloudWatch(
-                        self._recorder, environment=environment, service=service, connect=cloudwatch.connect
-                    ).publish
-                )
-            )
+            make = partial(cloudwatch.CloudWatch, self._recorder, connect=cloudwatch.connect)
+            found.append(partial(make, environment=environment, service=service))
         if EMF in self._settings.metrics:
             from . import emf
 
             writes = emf.Emf(self._recorder, environment=environment, service=service)
             if emf.IN_LAMBDA:
-                self._at_end = self._publishing_at_end(writes.publish)
+                self._at_end = self._publishing_at_end(writes)
             else:
-                found.append(lambda: writes.publish)
+                found.append(lambda: writes)
         return found
 
     def _publishing_at_end(self, sink: Sink) -> Publisher:
@@ -119,7 +115,7 @@ class Exporting:
         process."""
         from .publisher import Publisher
 
-        return Publisher(self._take(), HostWork(None, "metrics", math.inf), [sink], lambda: False)
+        return Publisher(self._take(), HostWork(None, "metrics", math.inf), [sink.publish], lambda: False)
 
     def _end_of_request(self, *_: object, **__: object) -> None:
         """Publish (a receiver of Flask's signals)."""

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from ...support.host import HostWork
 from .figures import Figures, decode, encode, together
 
-Sink = Callable[[Figures], None]
-"""Has figures go somewhere, in one attempt. Raises nothing that can be expected."""
+Publish = Callable[[Figures], None]
+"""Has figures go somewhere, as :meth:`.Sink.publish` does."""
 
 
 class Publisher:
@@ -21,7 +21,11 @@ class Publisher:
     """
 
     def __init__(
-        self, take: Callable[[], Figures], host: HostWork, sinks: Sequence[Sink], is_ending: Callable[[], bool]
+        self,
+        take: Callable[[], Figures],
+        host: HostWork,
+        sinks: Sequence[Publish],
+        is_ending: Callable[[], bool],
     ) -> None:
         self._take = take
         self._host = host
