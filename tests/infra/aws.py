@@ -53,14 +53,12 @@ class Stack:
     """One deployment of the template by API calls, in the order in which CloudFormation would make them.
 
     :ivar physical: what ``Ref`` and ``GetAtt`` of the resources yield by now.
-    :ivar incidents: the composite alarms, by name.
     """
 
     aws: Aws
     name: str
     parameters: dict[str, Any]
     physical: dict[str, str] = field(default_factory=dict)
-    incidents: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         account = self.aws("sts").get_caller_identity()["Account"]
@@ -177,7 +175,6 @@ class Stack:
             self.physical |= {name: f"{self.name}-{name}", f"{name}.Arn": f"arn:of:{name}"}
         for name, properties in self._of("CloudWatch::CompositeAlarm"):  # which moto has not
             properties["ActionsEnabled"] = properties["ActionsEnabled"] == "true"
-            self.incidents[f"{self.name}-{name}"] = properties
             check(self.aws("cloudwatch"), "PutCompositeAlarm", {"AlarmName": f"{self.name}-{name}", **properties})
             self.physical |= {name: f"{self.name}-{name}", f"{name}.Arn": f"arn:of:{name}"}
 

@@ -1,4 +1,6 @@
-"""Rules for the template that cfn-lint does not have. Each rule looks at one deployment and speaks in words.
+"""Rules for the template that cfn-lint does not have: it knows properties, references and what AWS can do.
+
+Each rule looks at one deployment and speaks in words.
 
 The rules on alarms and on the dashboard are in modules of their own; :func:`violations` applies all.
 """
@@ -25,9 +27,6 @@ GROUP, SERVERLESS = "AWS::ElastiCache::ReplicationGroup", "AWS::ElastiCache::Ser
 TOPICS = ("InfoTopic", "WarningTopic", "CriticalTopic", "EmergencyTopic")
 EVENTS = "EventsTopic"
 """The topic of ElastiCache's own events."""
-SECTIONS = {
-    "AWSTemplateFormatVersion", "Description", "Parameters", "Rules", "Mappings", "Conditions", "Resources", "Outputs",
-}  # fmt: skip
 NAMED = {
     "ReplicationGroupId", "CacheSubnetGroupName", "CacheParameterGroupName", "GroupName", "AlarmName", "TopicName",
     "LogGroupName", "DashboardName", "UserId", "ManagedPolicyName", "Name", "ServerlessCacheName",
@@ -40,8 +39,6 @@ RIGHTS = {
 }  # fmt: skip
 """What the extension needs, on its keys; test_access.py proves that it is enough."""
 _USER_ID = re.compile(r"[a-z][a-z0-9-]{0,39}")
-RETENTIONS = (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653)
-"""Days that CloudWatch can keep logs for."""
 _OF_ONE_ACCOUNT = {
     "an account id": re.compile(r"\b\d{12}\b"),
     "a region": re.compile(r"\b(?:ap|us|eu|ca|sa|me|af)-[a-z]+-\d\b"),
@@ -75,7 +72,7 @@ def resource_properties(resource: Any) -> dict[str, Any]:
 
 
 def group(deployment: Deployment) -> dict[str, Any]:
-    """The properties of the one replication group; empty if it is missing, which `form` reports."""
+    """The properties of the one replication group; empty if it is missing, which `topology` reports."""
     return next(iter(deployment.of_type(GROUP).values()), {})
 
 
@@ -126,50 +123,6 @@ def engine_versions(engine: str) -> frozenset[str]:
 
 
 # The document
-
-
-@rule
-def form(d: Deployment) -> Iterator[str]:
-    """A template, and nothing that needs a macro."""
-    for section in set(d.template) - SECTIONS:
-        yield f"{section} is no section that this template may have"
-    for name, resource in d.template.get("Resources", {}).items():
-        if not resource_type(resource).startswith("AWS::"):
-            yield f"{name} is not a resource with a type"
-    if len(d.of_type(GROUP)) != 1:
-        yield "there must be exactly one replication group"
-
-
-@rule
-def references(d: Deployment) -> Iterator[str]:
-    """Every reference leads to something that exists in this environment."""
-    yield from d.dangling
-
-
-@rule
-def schema(d: Deployment) -> Iterator[str]:
-    """Properties exist, and those that are required are there."""
-    for name, resource in d.resources.items():
-        described = PROVIDER_SCHEMA_MANAGER.get_resource_schema(REGION, resource["Type"]).schema
-        yield from _properties(name, resource.get("Properties", {}), described, described)
-
-
-def _properties(where: str, value: Any, node: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[str]:
-    if "$ref" in node:
-        node = root["definitions"][node["$ref"].rsplit("/", 1)[1]]
-    if isinstance(value, list):
-        for item in value:
-            yield from _properties(where, item, node.get("items", {}), root)
-    known = node.get("properties")
-    if not isinstance(value, dict) or known is None:
-        return
-    for key in value:
-        if key in known:
-            yield from _properties(f"{where}.{key}", value[key], known[key], root)
-        elif node.get("additionalProperties") is False:
-            yield f"{where} has no property {key}"
-    for key in set(node.get("required", ())) - set(value):
-        yield f"{where} lacks {key}"
 
 
 @rule
@@ -463,8 +416,8 @@ def logs(d: Deployment) -> Iterator[str]:
     """Slow log and engine log go to log groups of this template that forget after a while."""
     groups = d.of_type("AWS::Logs::LogGroup")
     for name, log_group in groups.items():
-        if log_group.get("RetentionInDays") not in RETENTIONS:
-            yield f"{name} keeps everything for ever, or for a time that CloudWatch has not"
+        if "RetentionInDays" not in log_group:
+            yield f"{name} keeps everything for ever"
     seen = []
     for delivery in group(d).get("LogDeliveryConfigurations", []):
         seen.append(delivery.get("LogType"))

@@ -113,5 +113,5 @@ BUGS = [
         ReplicasPerShard=1,
     ),
     bug("a lag that a primary would have to have", "alarm_thresholds alarm_beginning", every_lag),
-    bug("lost data is not watched", "alarm_set references dashboard_complete", remove("DataLoss")),
+    bug("lost data is not watched", "alarm_set dashboard_complete", remove("DataLoss")),
 ]

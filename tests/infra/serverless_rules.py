@@ -13,7 +13,7 @@ from tests.infra.rules import POLICY_VERSION, RULES, SERVERLESS, TOPIC_ACTIONS, 
 from tests.infra.template import Deployment, good_template
 
 SHARED = (
-    "references", "schema", "literals", "parameters", "physical_names", "keys", "user_group", "token", "users",
+    "literals", "parameters", "physical_names", "keys", "user_group", "token", "users",
     "policy", "subscriptions", "alarm_form", "alarm_actions", "alarm_metrics", "alarm_periods",
     "alarm_thresholds", "alarm_set", "alarm_incidents", "alarm_beginning",
 )  # fmt: skip

@@ -83,7 +83,6 @@ class Deployment:
         symbolic, as ``<Cache>`` and ``<Cache.Arn>``.
     :ivar resources: those whose condition holds, resolved; what has no type is none.
     :ivar outputs: the same of outputs, their values only.
-    :ivar dangling: references to what is not there, in words.
     """
 
     template: Mapping[str, Any]
@@ -91,7 +90,6 @@ class Deployment:
     physical: Mapping[str, str] = field(default_factory=dict)
     resources: dict[str, dict[str, Any]] = field(init=False)
     outputs: dict[str, Any] = field(init=False)
-    dangling: list[str] = field(init=False, default_factory=list)
     _decided: dict[str, bool] = field(init=False, default_factory=dict)
     _of_types: dict[str, dict[str, dict[str, Any]]] = field(init=False, default_factory=dict)
 
@@ -99,12 +97,12 @@ class Deployment:
         defaults = {n: p["Default"] for n, p in self.template.get("Parameters", {}).items() if "Default" in p}
         self.parameters = defaults | dict(self.parameters)
         self.resources = {
-            name: self._resolve(resource, name)
+            name: self._resolve(resource)
             for name, resource in self.template.get("Resources", {}).items()
             if isinstance(resource, dict) and "Type" in resource and self._exists(name)
         }
         self.outputs = {
-            name: self._resolve(output["Value"], name)
+            name: self._resolve(output["Value"])
             for name, output in self.template.get("Outputs", {}).items()
             if "Condition" not in output or self.condition(output["Condition"])
         }
@@ -137,7 +135,6 @@ class Deployment:
 
     def _holds(self, name: str) -> bool:
         if name not in self.template.get("Conditions", {}):
-            self.dangling.append(f"there is no condition {name}")
             return False
         return self._decide(self.template["Conditions"][name])
 
@@ -151,7 +148,7 @@ class Deployment:
             case "Condition":
                 return self.condition(argument)
             case "Fn::Equals":
-                left, right = (str(self._resolve(side, "Conditions")) for side in argument)
+                left, right = (str(self._resolve(side)) for side in argument)
                 return left == right
             case "Fn::Not":
                 return not self._decide(argument[0])
@@ -160,61 +157,57 @@ class Deployment:
             case "Fn::Or":
                 return any(self._decide(part) for part in argument)
             case "Fn::Contains":  # in rules only
-                return str(self._resolve(argument[1], "Rules")) in argument[0]
+                return str(self._resolve(argument[1])) in argument[0]
         raise AssertionError(f"not a condition: {function}")
 
-    def _resolve(self, node: Any, where: str) -> Any:
+    def _resolve(self, node: Any) -> Any:
         if isinstance(node, list):
-            items = (self._resolve(item, where) for item in node)
+            items = (self._resolve(item) for item in node)
             return [item for item in items if item is not _ABSENT]
         if not isinstance(node, dict):
             return node
         if len(node) == 1:
             [(function, argument)] = node.items()
             if function == "Ref" or function.startswith("Fn::"):
-                return self._call(function, argument, where)
-        resolved = {key: self._resolve(value, where) for key, value in node.items()}
+                return self._call(function, argument)
+        resolved = {key: self._resolve(value) for key, value in node.items()}
         return {key: value for key, value in resolved.items() if value is not _ABSENT}
 
-    def _call(self, function: str, argument: Any, where: str) -> Any:
+    def _call(self, function: str, argument: Any) -> Any:
         match function:
             case "Ref":
-                return self._ref(argument, where)
+                return self._ref(argument)
             case "Fn::GetAtt":
-                return self._attribute(".".join(argument), where)
+                return self._attribute(".".join(argument))
             case "Fn::If":
-                return self._resolve(argument[1] if self.condition(argument[0]) else argument[2], where)
+                return self._resolve(argument[1] if self.condition(argument[0]) else argument[2])
             case "Fn::FindInMap":
-                top, key, second = self._resolve(argument, where)
+                top, key, second = self._resolve(argument)
                 values = self.template["Mappings"][top].get(key)
-                if values is None:
-                    self.dangling.append(f"{where}: {top} has no {key}")
-                    return f"<{top}.{key}.{second}>"
-                return values[second]
+                return f"<{top}.{key}.{second}>" if values is None else values[second]
             case "Fn::Join":
-                return argument[0].join(self._resolve(argument[1], where))
+                return argument[0].join(self._resolve(argument[1]))
             case "Fn::Select":
-                return self._resolve(argument[1], where)[int(argument[0])]
+                return self._resolve(argument[1])[int(argument[0])]
             case "Fn::Split":
-                return self._resolve(argument[1], where).split(argument[0])
+                return self._resolve(argument[1]).split(argument[0])
             case "Fn::Sub":
-                return self._substitute(argument, where)
-        self.dangling.append(f"{where}: {function} is no function that this template may use")
-        return f"<{function}>"
+                return self._substitute(argument)
+        raise AssertionError(f"no function that this template may use: {function}")
 
-    def _substitute(self, argument: Any, where: str) -> str:
+    def _substitute(self, argument: Any) -> str:
         text, variables = (argument, {}) if isinstance(argument, str) else argument
-        own = {name: self._resolve(value, where) for name, value in variables.items()}
+        own = {name: self._resolve(value) for name, value in variables.items()}
 
         def value(found: re.Match[str]) -> str:
             name = found[1]
             if name in own:
                 return str(own[name])
-            return str(self._attribute(name, where) if "." in name else self._ref(name, where))
+            return str(self._attribute(name) if "." in name else self._ref(name))
 
         return re.sub(r"\$\{([^!}][^}]*)\}", value, text).replace("${!", "${")
 
-    def _ref(self, name: str, where: str) -> Any:
+    def _ref(self, name: str) -> Any:
         if name == "AWS::NoValue":
             return _ABSENT
         if name in _PSEUDO:
@@ -222,11 +215,9 @@ class Deployment:
         if name in self.template.get("Parameters", {}):
             value = self.parameters.get(name, f"<{name}>")
             return int(value) if self.template["Parameters"][name]["Type"] == "Number" else value
-        return self._attribute(name, where)
+        return self._attribute(name)
 
-    def _attribute(self, name: str, where: str) -> str:
-        if not self._exists(name.split(".")[0]):
-            self.dangling.append(f"{where}: refers to {name}, which is not there")
+    def _attribute(self, name: str) -> str:
         return self.physical.get(name, f"<{name}>")
 
 

@@ -40,3 +40,13 @@ def test_cfn_lint_is_silent(template: Path, tmp_path: Path) -> None:
     assert [str(match) for match in found] == []
     text = template.read_text()
     assert "cfn-lint" not in text and "ignore_checks" not in text
+
+
+def test_cfn_lint_sees_what_no_rule_looks_for(tmp_path: Path) -> None:
+    """A property that there is not, one that is missing, and a reference to nothing."""
+    read = json.loads(json.dumps(decode(str(SERVERLESS_TEMPLATE))[0], default=str))
+    read["Resources"]["Cache"]["Properties"] |= {"Nonsense": 1, "KmsKeyId": {"Ref": "Nowhere"}}
+    del read["Resources"]["Cache"]["Properties"]["Engine"]
+    (tmp_path / "template.json").write_text(json.dumps(read))
+    found = lint_file(tmp_path / "template.json", config=ManualArgs(regions=[REGION]))
+    assert {match.rule.id for match in found} >= {"E3002", "E3003", "E1020"}

@@ -21,22 +21,6 @@ def production() -> Deployment:
     return Deployment(good_template(), parameters("production"))
 
 
-def test_every_metric_of_ours_that_the_template_mentions_is_published() -> None:
-    """Alarms and graphs read only what the extension sends, by the dimension sets under which it sends it."""
-    d, base = production(), set(catalogue.DIMENSIONS)
-    mentioned = {
-        (m.name, frozenset(m.dimensions))
-        for a in alarms(d).values()
-        for m in watched(a)
-        if m.namespace == catalogue.NAMESPACE
-    }
-    mentioned |= {(row.name, frozenset(row.dimensions)) for row in rows(d) if row.namespace == catalogue.NAMESPACE}
-    assert len(mentioned) > 10
-    for name, dimensions in mentioned:
-        metric = PUBLISHED[name]
-        assert dimensions == base or dimensions == base | {metric.by}, (name, dimensions)
-
-
 def test_the_namespace_is_written_the_same_everywhere() -> None:
     """Alarms, graphs and the policy have the same namespace; a metric that is sent to another one would be refused."""
     texts = [str(leaf) for leaf in scope(good_template()["Resources"])]

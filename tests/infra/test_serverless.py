@@ -46,7 +46,7 @@ BUGS = [
     bug("the default network", "serverless_cache", drop("Cache", "SubnetIds")),
     bug("no last snapshot", "serverless_snapshots", drop("Cache", "FinalSnapshotName")),
     bug("one port of two", "serverless_firewall", put("CacheFromApp", ToPort=6379)),
-    bug("a topic too few", "references serverless_topics", remove("EmergencyTopic")),
+    bug("a topic too few", "serverless_topics", remove("EmergencyTopic")),
     bug("throttling is not watched", "serverless_alarms", remove("Throttled")),
     bug("a plain endpoint", "serverless_outputs", output("Endpoint", "${Cache}.serverless.example:6379")),
 ]
