@@ -285,13 +285,13 @@ ALIKE = (
 
 def _hosts(app: Flask, backend: Backend) -> HostWords:
     """Return what tells the configuration of this process, as the doctor compares it. Flask's is read when it is
-    needed."""
-    its = weakref.ref(app)
+    needed. A command tells nothing: a drill leaves nothing behind, and has settings of its own."""
+    its, is_worker = weakref.ref(app), not is_command()
     values = {name.upper(): str(getattr(backend.settings, name)) for name in ALIKE}
 
     def word() -> HostWord | None:
         app = its()
-        if app is None or not app.secret_key:
+        if app is None or not app.secret_key or not is_worker:
             return None
         lifetime = f"{app.permanent_session_lifetime.total_seconds():g}"
         keys = (app.secret_key, *(app.config["SECRET_KEY_FALLBACKS"] or ()))

@@ -146,17 +146,21 @@ class CategoryTable:
     def forget_use(self) -> None:
         """Note only from now on which features are in use: so far keys of the configuration were looked up."""
         self.features_in_use.clear()
-        object.__setattr__(self, "feature_of", lru_cache(MOST_KEYS)(self._claimant_of))
+        object.__setattr__(self, "feature_of", lru_cache(MOST_KEYS)(self._meet))
+
+    def _meet(self, key: str) -> Feature:
+        found = self._claimant_of(key)
+        self.features_in_use.add(found.name)
+        return found
 
     def _claimant_of(self, key: str) -> Feature:
         found = self._exact.get(key)
-        if found is None:
-            patterns = (f for beginning, end, f in self._patterns if key.startswith(beginning) and key.endswith(end))
-            found = next(patterns, None)
-        if found is None:
-            raise KeyError(key)
-        self.features_in_use.add(found.name)
-        return found
+        if found is not None:
+            return found
+        for beginning, end, feature in self._patterns:
+            if key.startswith(beginning) and key.endswith(end):
+                return feature
+        raise KeyError(key)
 
     def __contains__(self, key: str) -> bool:
         """Return whether a feature claims `key`. A stored key may have none: the table was changed since."""
