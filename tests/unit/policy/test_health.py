@@ -33,29 +33,39 @@ def health(clock: Clock) -> Health:
     return Health([PRIMARY, REPLICA, DATABASE], clock=clock)
 
 
-def test_cheap_failures_open_after_the_threshold_and_in_a_row_only() -> None:
-    """An answer in between starts the count anew, and so does the end of an outage."""
-    breaker = Breaker(threshold=3)
-    for _ in range(2):
-        assert not breaker.failed(1.0, ERROR, at_once=False)
-    breaker.succeeded(0.0)
-    for _ in range(2):
-        assert not breaker.failed(2.0, ERROR, at_once=False)
-    assert breaker.failed(3.0, ERROR, at_once=False)
-    assert (breaker.closed, breaker.opened_at) == (False, 3.0)
-    breaker.close()
-    for _ in range(2):
-        assert not breaker.failed(4.0, ERROR, at_once=False)
+@pytest.mark.parametrize(
+    ("calls", "pause", "opens_at", "is_closed"),
+    [
+        ("xxoxxx|xx", 1.0, [5], True),  # an answer begins the count anew, and so does the end of an outage
+        ("xxxo", 0.0, [2], False),  # the answer may be that of a request sent before: only the monitor closes
+        ("ox" * 6, 0.0, [11], False),  # half of ten calls; the good one before the first bad one is not counted
+        ("ox" * 100, 1.0, [], True),  # rare failures among rare calls never add up: two seconds count
+        ("xoo" * 50, 0.0, [], True),  # a third is not half
+    ],
+    ids=["three in a row", "not closed by an answer", "half of them", "within two seconds", "few of many"],
+)
+def test_a_breaker_opens_by_failures_in_a_row_or_by_their_share(
+    calls: str, pause: float, opens_at: list[int], is_closed: bool
+) -> None:
+    """x: a cheap failure, so many seconds after the one before; o: an answer; |: the monitor closes."""
+    breaker, now, opened = Breaker(threshold=3), 1.0, []
+    for number, call in enumerate(calls):
+        if call == "x":
+            now += pause
+            if breaker.failed(now, ERROR, at_once=False):
+                opened.append(number)
+        elif call == "o":
+            breaker.succeeded(0.0)
+        else:
+            breaker.close()
+    assert (opened, breaker.closed) == (opens_at, is_closed)
 
 
-def test_an_answer_does_not_close_an_open_breaker() -> None:
-    """Only the monitor closes: the answer may be that of a request sent before."""
-    breaker = Breaker(threshold=1)
-    breaker.failed(1.0, ERROR, at_once=False)
-    breaker.succeeded(0.0)
-    assert not breaker.closed
-    breaker.close()
-    assert breaker.closed
+@pytest.mark.parametrize(("kind", "hang"), [(ErrorClass.UNREACHABLE, True), (ErrorClass.IDENTITY_REFUSED, False)])
+def test_what_the_next_request_would_meet_again_opens_at_once(health: Health, kind: ErrorClass, hang: bool) -> None:
+    """It would have to wait as long; and a wrong password does not get better by trying."""
+    fail(health, PRIMARY, kind, hang=hang)
+    assert health.open_stores() == {(PRIMARY, READ), (PRIMARY, WRITE)}
 
 
 def test_only_one_of_many_threads_opens_a_breaker() -> None:
@@ -63,12 +73,6 @@ def test_only_one_of_many_threads_opens_a_breaker() -> None:
     breaker = Breaker(threshold=3)
     with ThreadPoolExecutor(20) as threads:
         assert sum(threads.map(lambda _: breaker.failed(1.0, ERROR, at_once=True), range(20))) == 1
-
-
-def test_a_time_out_opens_at_once(health: Health) -> None:
-    """The next request would have to wait as long again."""
-    fail(health, PRIMARY, hang=True)
-    assert health.open_stores() == {(PRIMARY, READ), (PRIMARY, WRITE)}
 
 
 @pytest.mark.parametrize("kind", [ErrorClass.DATA, ErrorClass.LOCAL, ErrorClass.TOPOLOGY])
@@ -151,48 +155,6 @@ def test_what_a_view_says_follows_from_what_is_up(lost: int) -> None:
     blind = not view.can(PRIMARY) and not view.can(REPLICA)
     assert view.reader == (None if blind else PRIMARY if view.can(PRIMARY) else REPLICA)
     assert view.level == ((2 if view.can(DATABASE) else 4) if blind else 0 if view.can(PRIMARY, WRITE) else 1)
-
-
-def test_an_identity_that_is_refused_opens_at_once(health: Health) -> None:
-    """A wrong password does not get better by trying."""
-    fail(health, PRIMARY, ErrorClass.IDENTITY_REFUSED)
-    assert health.level == 1
-
-
-# -- shares of bad calls -----------------------------------------------------------------------------------------------
-
-
-def test_half_of_the_calls_failing_opens_though_never_enough_in_a_row() -> None:
-    """A server that answers every other time: ten calls in two seconds are enough to know."""
-    breaker = Breaker(threshold=3)
-    opened = []
-    for number in range(10):
-        if number % 2:
-            opened.append(breaker.failed(1.0 + number / 100, ERROR, at_once=False))
-        else:
-            breaker.succeeded(0.0)
-    assert opened == [False] * 4 + [False]  # the first good call was before the first bad one, and is not counted
-    breaker.succeeded(0.0)
-    assert breaker.failed(1.2, ERROR, at_once=False)
-
-
-def test_a_share_counts_within_two_seconds_only() -> None:
-    """Rare failures among rare calls never add up."""
-    breaker = Breaker(threshold=3)
-    for number in range(100):
-        breaker.succeeded(0.0)
-        assert not breaker.failed(float(number), ERROR, at_once=False)
-    assert breaker.closed
-
-
-def test_few_failures_among_many_calls_mean_nothing() -> None:
-    """A third is not half."""
-    breaker = Breaker(threshold=3)
-    for _ in range(50):
-        assert not breaker.failed(1.0, ERROR, at_once=False)
-        for _ in range(2):
-            breaker.succeeded(0.0)
-    assert breaker.closed
 
 
 def answers(health: Health, took: float, store: str = PRIMARY, times: int = 1) -> None:

@@ -208,11 +208,6 @@ def test_each_sign_of_the_table_has_an_example() -> None:
     assert CLASSES.keys() - told_by == set()
 
 
-def test_a_read_never_loses_only_writes() -> None:
-    """A read that fails must count against reads, or the next one would fail the same way, for ever."""
-    assert ErrorClass.WRITE_REFUSED not in {classify(error, writing=False) for error, _ in CELLS}
-
-
 def test_every_state_that_psycopg_knows_has_a_class_that_concerns_health_or_one_user() -> None:
     """Our own limits are never read into what a server says, and topology is nothing that SQL has."""
     found = (getattr(error, "sqlstate", None) for error in vars(psycopg.errors).values())
@@ -279,32 +274,21 @@ def test_a_busy_database_is_not_asked_for_new_connections() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "victim"),
+    ("error", "is_victim", "has_waited"),
     [
-        (of_postgresql("40P01"), True),
-        (of_postgresql("40001"), True),
-        (of_mariadb(1213), True),
-        (of_mariadb(1020), True),
-        (of_mariadb(1205), False),
-        (of_postgresql("55P03"), False),
-        (DeadlineExceeded(), False),
+        (of_postgresql("40P01"), True, False),
+        (of_postgresql("40001"), True, False),
+        (of_mariadb(1213), True, False),
+        (of_mariadb(1020), True, False),
+        (of_mariadb(1205), False, False),
+        (of_postgresql("55P03"), False, False),
+        (DeadlineExceeded(), False, True),
+        (wrapped(SQLiteError("SQLITE_BUSY")), False, True),
+        (wrapped(SQLiteError("SQLITE_LOCKED_SHAREDCACHE")), False, True),
+        (wrapped(SQLiteError("SQLITE_FULL")), False, False),
+        (NoFreeSlot(), False, False),
     ],
 )
-def test_a_victim_of_another_transaction_is_known(error: Exception, victim: bool) -> None:
-    """To begin it anew is all there is to do; not so while the lock is still held."""
-    assert was_taken_back(error) is victim
-
-
-@pytest.mark.parametrize(
-    ("error", "waited"),
-    [
-        (wrapped(SQLiteError("SQLITE_BUSY")), True),
-        (wrapped(SQLiteError("SQLITE_LOCKED_SHAREDCACHE")), True),
-        (DeadlineExceeded(), True),
-        (wrapped(SQLiteError("SQLITE_FULL")), False),
-        (NoFreeSlot(), False),
-    ],
-)
-def test_a_wait_for_the_lock_of_sqlite_is_known(error: Exception, waited: bool) -> None:
-    """The wait is known by how it ends."""
-    assert waited_for_a_lock(error) is waited
+def test_what_may_be_begun_anew_is_known(error: Exception, is_victim: bool, has_waited: bool) -> None:
+    """A victim of another transaction at once, not while a lock is still held; a wait for SQLite's lock by its end."""
+    assert (was_taken_back(error), waited_for_a_lock(error)) == (is_victim, has_waited)
