@@ -73,9 +73,17 @@ def test_what_is_known_after_a_write(
         (meta(10_000, 9_000), 8_999, True, 9_000),
         (meta(10_000, 9_000), 9_000, False, 9_000),
         (meta(9_000) + b"\1text\1other.10000000000007000000001", 8_000, False, 6_000),
+        (meta(9_000) + b"\1text\1other.10000000000007000000000", 7_000, False, 7_000),
+        (meta(9_000)[:-3] + b"xyz\1text\1other.1000000000000700000000x", 7_000, False, 0),
+        (meta(10_000, 9_000).replace(b"000000write", b"000001write"), 8_999, True, 8_000),  # acknowledged before
         (b"d" * 64, 10**15, True, 0),  # damaged: nothing is known of it
     ],
 )
 def test_when_a_field_was_written(said: bytes, version: int, is_later: bool, at: int) -> None:
     """A field that the description does not note is not later than its horizon."""
     assert (may_be_later(said, "text", version), written_at(said, "text")) == (is_later, at)
+
+
+def test_a_field_is_looked_for_as_it_is_noted() -> None:
+    """A separator in its name stands there as another one."""
+    assert written_at(meta(1) + b"\1a\2b\1author.%016d000000" % 7, "a\1b") == 7

@@ -135,14 +135,6 @@ def test_a_change_of_level_is_reported_once_and_with_time_too(clock: Clock) -> N
     assert changes[-1][1] == 0
 
 
-def test_a_request_keeps_its_view_while_health_recovers(health: Health) -> None:
-    """A view only ever loses stores: what failed this request does not come back to it."""
-    view = health.snapshot().without(PRIMARY, READ, WRITE)
-    assert view.reader == REPLICA
-    assert view.level == 1
-    assert health.snapshot().reader == PRIMARY
-
-
 @pytest.mark.parametrize("lost", range(2**4))
 def test_what_a_view_says_follows_from_what_is_up(lost: int) -> None:
     """The reader and the level of every view, also of one that has lost something, are those of a new one."""

@@ -13,7 +13,7 @@ from flask_langpont_session.policy.categories import Priority
 from flask_langpont_session.policy.changes import CategoryChange
 from flask_langpont_session.policy.copies import CategoryCopy, Change, RecordRef
 from flask_langpont_session.policy.levels import ALLOWED, Behaviour
-from flask_langpont_session.policy.loaded import CategoryState, Gap, Loaded, Verdict
+from flask_langpont_session.policy.loaded import CategoryState, Loaded, Verdict
 from flask_langpont_session.request.fallback import Fallback, Showing
 from flask_langpont_session.request.scope import RedisReply
 from flask_langpont_session.stores.host.entries import NOTHING, Overlay
@@ -68,26 +68,6 @@ def overlay(**more: Any) -> Overlay:
 
 
 # -- gaps --------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("gap", "feature", "key", "covered"),
-    [
-        (Gap(True, frozenset()), "x", "k", True),
-        (Gap(False, frozenset()), "x", "k", False),
-        (Gap(False, {"x"}), "x", "k", True),
-        (Gap(False, {"y"}), "x", "k", False),
-        (Gap(True, frozenset(), kept={"k"}), "x", "k", False),
-        (Gap(False, {"x"}, kept={"k"}), "x", "k", False),
-        (Gap(True, {"x"}, kept={"other"}), "x", "k", True),
-        (Gap(False, frozenset(), guesses={"k"}), "x", "k", True),
-        (Gap(False, frozenset(), guesses={"other"}), "x", "k", False),
-        (Gap(True, {"x"}, kept={"k"}, guesses={"k"}), "x", "k", True),
-    ],
-)
-def test_a_gap_covers_what_the_stores_may_have_otherwise(gap: Gap, feature: str, key: str, covered: bool) -> None:
-    """I16: all of it without a copy, what the table hides, what is guessed; not what waits and was known."""
-    assert gap.covers(feature, key) is covered
 
 
 def test_what_redis_answers_is_known(shown: Shown) -> None:

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from flask_langpont_session.policy.categories import CategoryTable
-from flask_langpont_session.policy.copies import CategoryCopy, RecordRef, written_at
+from flask_langpont_session.policy.copies import CategoryCopy, RecordRef
 from flask_langpont_session.policy.leases import Life
 from flask_langpont_session.policy.loaded import CategoryState, Former, Gap, Loaded, Verdict
 from flask_langpont_session.request.former import FormerPlaces, former_in
@@ -39,27 +39,6 @@ def table(tmp_path: Path) -> CategoryTable:
 
 def state(mark: bytes = b"", version: int = 0, **shown: bytes) -> CategoryState:
     return CategoryState.of(CategoryCopy(version, shown, mark), "primary")
-
-
-@pytest.mark.parametrize(
-    ("meta", "moment"),
-    [
-        (described(cart=(500, 0)), 500 * SECOND),
-        (described(cart=(500, 2000)), 498 * SECOND),
-        (described(theme=(500, 0)), 100 * SECOND),
-        (described(lag_ms=1000), 99 * SECOND),
-        (described(cart=(500, 0))[:-3] + b"xyz", 0),
-    ],
-)
-def test_when_a_field_was_written(meta: bytes, moment: int) -> None:
-    """By its note, less what its user was told earlier; else as late as the record may have had it."""
-    assert written_at(meta, "cart") == moment
-
-
-def test_a_name_is_looked_for_as_it_is_noted() -> None:
-    """A separator in it stands there as another one."""
-    note = described() + b"\1a\2b\1author.%016d000000" % (7 * SECOND)
-    assert written_at(note, "a\1b") == 7 * SECOND
 
 
 def test_nothing_is_said_of_what_lies_where_it_belongs(table: CategoryTable) -> None:
@@ -127,13 +106,6 @@ def test_what_a_row_has_of_before_is_older_than_what_redis_has(table: CategoryTa
 def test_a_category_that_is_not_loaded_says_nothing(table: CategoryTable) -> None:
     """Its keys may be there."""
     assert former_in(table, {"ui": state(cart=b"1")}) is None
-
-
-def test_what_stays_when_a_category_is_carried(table: CategoryTable) -> None:
-    """Keys whose own category is not; what a journal notes for a whole category goes along."""
-    keys = ("@", "theme", "cart", "input_text")
-    assert table.left_behind("ui", keys, ("ui",)) == {"cart", "input_text"}
-    assert table.left_behind("ui", keys, ("ui", "data", "translation")) == set()
 
 
 def test_a_key_that_is_not_there_is_unknown_where_it_may_have_been_before(table: CategoryTable) -> None:

@@ -13,7 +13,6 @@ import pytest
 from blinker import Signal
 
 from flask_langpont_session import events
-from flask_langpont_session.metrics.losses import Cause, Loss, Losses
 from flask_langpont_session.metrics.recorder import Recorder
 from flask_langpont_session.metrics.reports import Reports
 from flask_langpont_session.policy.changes import Basis, CategoryChange, Operation
@@ -521,21 +520,3 @@ def test_what_comes_after_what_waits_has_to_wait(desk: Desk, names: list[str], w
     assert desk.journal_writer.has_writes(ref(DIGEST), names) is waits
     assert not desk.journal_writer.has_writes(ref(OTHER), names)
     assert not desk.journal_writer.has_writes(ref(DIGEST, shadow=True), names)
-
-
-def test_no_loss_is_none() -> None:
-    """Nothing is counted, and nothing is told, of no change at all."""
-    recorder, sent = Recorder(), list[object]()
-    losses = Losses(recorder, lambda signal, event: sent.append((signal, event)))
-    losses.note(Loss.WRITES_LOST, Cause.JOURNAL_FULL, "ui", 0)
-    assert (recorder.losses(), recorder.counters(), sent) == ({}, {}, [])
-    losses.note(Loss.WRITES_LOST, Cause.JOURNAL_FULL, "ui", 2)
-    losses.note(Loss.WRITES_LOST, Cause.JOURNAL_FULL, "auth")
-    losses.note(Loss.MERGE_DROPPED, Cause.LARGE, "ui")
-    assert recorder.losses() == {
-        ("writes_lost", "journal full", "ui"): 2,
-        ("writes_lost", "journal full", "auth"): 1,
-        ("merge_dropped", "large", "ui"): 1,
-    }
-    assert recorder.counters() == {"writes_lost": 3, "merge_dropped": 1}
-    assert sent[0] == (events.writes_not_kept, events.WritesNotKept("writes_lost", "journal full", "ui", 2))

@@ -9,6 +9,7 @@ import pytest
 from flask_langpont_session.policy.copies import RecordRef
 from flask_langpont_session.policy.health import DATABASE, PRIMARY
 from flask_langpont_session.policy.ids import SessionId
+from flask_langpont_session.policy.loaded import Verdict
 from flask_langpont_session.policy.plans import Revoked
 from tests.support.fake_stores import NOW_MS, Stage, a_row
 
@@ -35,6 +36,7 @@ def test_a_session_is_ended_wherever_it_can_be_and_the_rest_waits(
     assert bool(tombstones(stage)) is in_redis
     assert [entry.digest for entry in stage.journal.revocations.pending()] == [user.digest] * waits
     assert stage.memory.ended.is_dead(user.digest)
+    assert stage.load(user).verdict is Verdict.DEAD
     assert len(stage.revocations()) == 1
 
 

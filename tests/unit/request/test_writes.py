@@ -14,7 +14,7 @@ from flask_langpont_session.policy.copies import Change
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.health import DATABASE, PRIMARY
 from flask_langpont_session.policy.ids import SessionId
-from flask_langpont_session.policy.loaded import Loaded, Verdict
+from flask_langpont_session.policy.loaded import Loaded
 from flask_langpont_session.policy.plans import Kept, Note
 from flask_langpont_session.stores.redis.records import Written
 from tests.support.fake_stores import LOST, NOW_MS, Stage, a_row, changed
@@ -256,22 +256,6 @@ def test_one_category_that_is_too_large_costs_the_others_nothing(stage: Stage, v
     assert stage.repository.saves.save(plan, stage.begin()).stored
     assert plan.kept == {"translation": Kept.REDIS}
     assert [what[3] for what in stage.redis.told] == [["translation", "ui"], ["translation"]]
-
-
-@pytest.mark.parametrize(
-    ("lost", "durable", "waits"),
-    [((), True, 0), ((DATABASE,), False, 1), ((PRIMARY,), True, 1), ((DATABASE, PRIMARY), False, 1)],
-)
-def test_an_end_is_for_ever_whatever_is_down(
-    stage: Stage, user: SessionId, lost: tuple[str, ...], durable: bool, waits: int
-) -> None:
-    """A store that does not answer gets the end later, from the journal."""
-    stage.database.rows[user.digest] = a_row(user.digest)
-    stage.lose(*lost)
-    assert stage.repository.revocations.revoke(user.digest, stage.begin()) is durable
-    assert stage.journal.counts()["revocations"] == waits
-    assert stage.load(user).verdict is Verdict.DEAD
-    assert len(stage.revocations()) == 1
 
 
 # -- a visitor's former id ---------------------------------------------------------------------------------------------

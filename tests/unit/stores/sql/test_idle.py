@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -19,122 +20,94 @@ IDLE = replace(ROW, read_at=3000)
 LOCKED = "55P03"
 
 
-def read(connections: Connections, row: AuthRow = ROW, idle_ms: int = IDLE_MS, seen: int | None = 0) -> AuthRow:
-    return after_read(connections, Rows(), row, idle_ms, seen)  # type: ignore[arg-type]
-
-
-def having(**answers: object) -> Connections:
-    """A database in which the row can be locked, and that answers these statements so."""
+def read(
+    row: AuthRow = ROW, *, idle_ms: int = IDLE_MS, seen: int | None = 0, **answers: object
+) -> tuple[AuthRow, Connections]:
+    """Return what a read makes of a row, in a database in which it can be locked and that answers statements so."""
     named = {"extend": sql.EXTEND_IDLE, "kill": sql.KILL_IDLE, "one": sql.SELECT_ONE, "lock": sql.LOCK_FOR_READER}
-    return Connections({sql.LOCK_FOR_READER: ["locked"]} | {named[name]: answer for name, answer in answers.items()})
+    connections = Connections(
+        {sql.LOCK_FOR_READER: ["locked"]} | {named[name]: answer for name, answer in answers.items()}
+    )
+    return after_read(connections, Rows(), row, idle_ms, seen), connections  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("read_at", "expires_at"), [(500, 2000), (501, 2501), (1000, 3000), (1999, 3999)])
-def test_the_expiry_moves_when_a_quarter_of_the_idle_time_has_passed(read_at: int, expires_at: int) -> None:
-    """One write instead of one per read."""
-    connections = having(extend=1)
-    row = read(connections, replace(ROW, read_at=read_at))
-    assert row.idle_expires_at == expires_at
+@pytest.mark.parametrize(
+    ("row", "seen", "expires_at"),
+    [
+        ({"read_at": 501}, 0, 2501),  # a quarter of the idle time has passed
+        ({"read_at": 1000}, 0, 3000),
+        ({"read_at": 1999}, 0, 3999),
+        ({"absolute_expires_at": 2500}, 0, 2500),  # never past the end of the session
+        ({"absolute_expires_at": 2500}, 9999, 2500),  # by what Redis has either
+        ({"read_at": 400}, 2100, 2100),  # an outage of the database lies behind it: noted though no move is due
+        ({"read_at": 3000}, 3001, 5000),  # alive where Redis knows a later expiry, and extended like any other
+    ],
+)
+def test_the_expiry_moves(row: dict[str, int], seen: int, expires_at: int) -> None:
+    """One write for many reads."""
+    found, connections = read(replace(ROW, **row), seen=seen, extend=1)
+    assert (found.state, found.idle_expires_at) == (RowState.VALID, expires_at)
     moved = [values for statement, values in connections.asked if statement is sql.EXTEND_IDLE]
-    assert moved == ([{"key": "digest", "ms": expires_at, "seen": 2000}] if expires_at > 2000 else [])
+    assert moved == [{"key": "digest", "ms": expires_at, "seen": 2000}]
 
 
-def test_it_never_moves_past_the_end_of_the_session() -> None:
-    """The expiry does not move past the end by what Redis has either."""
-    assert read(having(extend=1), replace(ROW, absolute_expires_at=2500)).idle_expires_at == 2500
-    assert read(having(extend=1), replace(ROW, absolute_expires_at=2500), seen=9999).idle_expires_at == 2500
-
-
-@pytest.mark.parametrize(("idle_ms", "read_at"), [(0, 1999), (IDLE_MS, 400)])
-def test_where_nothing_is_due_nothing_is_written(idle_ms: int, read_at: int) -> None:
-    """Not even a connection is borrowed where nothing is due."""
-    connections = having()
-    row = replace(ROW, read_at=read_at)
-    assert read(connections, row, idle_ms) == row
-    assert connections.lent == []
-
-
-def test_what_redis_knows_to_be_later_is_noted_though_no_move_is_due() -> None:
-    """An outage of the database lies behind it."""
-    connections = having(extend=1)
-    assert read(connections, replace(ROW, read_at=400), seen=2100).idle_expires_at == 2100
-    assert (sql.EXTEND_IDLE, {"key": "digest", "ms": 2100, "seen": 2000}) in connections.asked
-
-
-def test_a_session_that_was_idle_is_alive_where_redis_knows_a_later_expiry() -> None:
-    """The expiry in Redis counts, and is extended like any other."""
-    row = read(having(extend=1), IDLE, seen=3001)
-    assert (row.state, row.idle_expires_at) == (RowState.VALID, 5000)
+@pytest.mark.parametrize(
+    ("row", "idle_ms", "seen"),
+    [
+        (replace(ROW, read_at=500), IDLE_MS, 0),
+        (replace(ROW, read_at=1999), 0, 0),
+        (IDLE, IDLE_MS, None),  # without an answer of Redis it is not known to have ended
+        (replace(ROW, live=False), IDLE_MS, 8999),  # what is over stays so, whatever Redis knows
+        (replace(ROW, read_at=9000), IDLE_MS, 8999),
+    ],
+    ids=["not due", "never due", "not known", "dead", "expired"],
+)
+def test_where_nothing_is_to_be_noted_no_connection_is_borrowed(row: AuthRow, idle_ms: int, seen: int | None) -> None:
+    found, connections = read(row, idle_ms=idle_ms, seen=seen)
+    assert (found, connections.lent) == (row, [])
 
 
 def test_a_session_that_was_idle_for_redis_too_is_ended() -> None:
     """The version counts that."""
-    connections = having(kill=1)
-    row = read(connections, IDLE, seen=2500)
+    row, connections = read(IDLE, seen=2500, kill=1)
     assert (row.state, row.version) == (RowState.DEAD, 2)
     assert connections.asked[-1] == (sql.KILL_IDLE, {"key": "digest", "seen": 1})
     assert connections.lent == ["writing without waiting"]
 
 
-def test_without_an_answer_of_redis_it_is_not_known_and_not_ended() -> None:
-    """The row is returned as it is."""
-    connections = having()
-    assert read(connections, IDLE, seen=None) == IDLE
-    assert connections.asked == []
+CHANGED = replace(ROW, version=5, idle_expires_at=2800)
 
 
-@pytest.mark.parametrize("row", [replace(ROW, live=False), replace(ROW, read_at=9000)], ids=["dead", "expired"])
-def test_what_is_over_anyway_stays_as_it_is(row: AuthRow) -> None:
-    """The row stays as it is, whatever Redis knows."""
-    connections = having()
-    assert read(connections, row, seen=8999) == row
-    assert connections.asked == []
+@pytest.mark.parametrize(
+    ("row", "seen", "answers", "found"),
+    [
+        (ROW, 0, {"lock": ()}, ROW),  # another transaction has the row, which is not waited for
+        (ROW, 2600, {"lock": ()}, replace(ROW, idle_expires_at=2600)),  # a later expiry counts all the same
+        (ROW, 0, {"extend": 0, "one": [[stored(CHANGED)]]}, CHANGED),  # another read was first
+        (ROW, 2900, {"extend": 0, "one": [[stored(CHANGED)]]}, replace(CHANGED, idle_expires_at=2900)),
+        (IDLE, 0, {"kill": 0, "one": [()]}, IDLE),
+        (ROW, 0, {"lock": refused(LOCKED)}, ROW),  # a database that takes no writes takes no answer back
+        (IDLE, 0, {"lock": refused(LOCKED)}, IDLE),
+    ],
+)
+def test_what_cannot_be_noted_changes_no_answer(
+    row: AuthRow, seen: int, answers: dict[str, object], found: AuthRow
+) -> None:
+    """The next read tries again. A row that is locked is not written."""
+    told, connections = read(row, seen=seen, **answers)
+    assert told == found
+    assert "lock" not in answers or connections.statements == [sql.LOCK_FOR_READER]
 
 
-def test_a_row_that_another_transaction_has_is_not_waited_for() -> None:
-    """A later expiry that Redis knows counts all the same."""
-    connections = having(lock=())
-    assert read(connections) == ROW
-    assert read(connections, seen=2600).idle_expires_at == 2600
-    assert set(connections.statements) == {sql.LOCK_FOR_READER}
-
-
-def test_a_row_that_changed_meanwhile_is_read_again() -> None:
-    """If two reads extend or end a row, one of them does it, and the other returns the row as it is then."""
-    changed = replace(ROW, version=5, idle_expires_at=2800)
-    assert read(having(extend=0, one=[[stored(changed)]])) == changed
-    assert read(having(extend=0, one=[[stored(changed)]]), seen=2900).idle_expires_at == 2900
-    gone = having(kill=0, one=[()])
-    assert read(gone, IDLE, seen=0) == IDLE
-
-
-@pytest.mark.parametrize("row", [ROW, IDLE], ids=["in use", "idle"])
-def test_a_database_that_takes_no_writes_takes_no_answer_back(row: AuthRow) -> None:
-    """The read has succeeded: what could not be noted is noted by the next one."""
-    connections = having(lock=refused(LOCKED))
-    assert read(connections, row) == row
-    assert connections.lent == ["writing without waiting: rolled back"]
-
-
-def noted(seen_at: int, **of_row: int) -> list[object]:
-    """Return what is written of a session's use, if use is to be noted 500 milliseconds after the last note."""
-    connections = Connections({sql.LOCK_FOR_READER: ["locked"], sql.NOTE_USE: 1})
-    note_use(connections, Rows(), replace(ROW, **of_row), seen_at, 500)  # type: ignore[arg-type]
-    return [values for statement, values in connections.asked if statement is sql.NOTE_USE]
-
-
-def test_use_is_noted_now_and_then() -> None:
-    """Use is noted relative to the last note of the row that was read: of several reads one notes it."""
-    assert noted(501) == []
-    assert noted(500) == [{"key": "digest", "seen": 500}]
-    assert noted(0) == [{"key": "digest", "seen": 0}]
-
-
-def test_the_use_of_a_session_that_is_over_is_not_noted() -> None:
-    assert noted(0, read_at=2000) == noted(0, live=False) == []
-
-
-def test_a_database_that_cannot_note_the_use_has_answered_all_the_same() -> None:
-    connections = Connections({sql.LOCK_FOR_READER: refused(LOCKED)})
-    note_use(connections, Rows(), ROW, 0, 500)  # type: ignore[arg-type]
-    assert sql.NOTE_USE not in connections.statements
+@pytest.mark.parametrize(
+    ("seen_at", "row", "is_noted"),
+    [(501, {}, False), (500, {}, True), (0, {}, True), (0, {"read_at": 2000}, False), (0, {"live": False}, False)],
+)
+def test_use_is_noted_now_and_then(seen_at: int, row: dict[str, int], is_noted: bool) -> None:
+    """Half a second after the last note of the row that was read, and while the session is not over: of several reads
+    one notes it. A database that cannot note it has answered all the same."""
+    for answer in ("locked", refused(LOCKED)):
+        connections: Any = Connections({sql.LOCK_FOR_READER: [answer], sql.NOTE_USE: 1})
+        note_use(connections, Rows(), replace(ROW, **row), seen_at, 500)  # type: ignore[arg-type]
+        noted = [values for statement, values in connections.asked if statement is sql.NOTE_USE]
+        assert noted == ([{"key": "digest", "seen": seen_at}] if is_noted and answer == "locked" else [])
