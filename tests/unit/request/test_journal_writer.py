@@ -241,7 +241,7 @@ def test_a_change_is_kept_as_the_table_says_for_the_level(key: str, level: int) 
     is counted, be it a value, a deletion or an addition."""
     category, kind, levels = KEYS[key]
     for how in ({"sets": {key: b"1"}}, {"deletes": {key}}, {"increments": {key: 1}}):
-        desk, change = Desk(), CategoryChange(1, **how)  # type: ignore[arg-type]
+        desk, change = Desk(), CategoryChange(1, **how)
         assert desk.keep(level, change, category, kind=kind) is (level in levels)
         assert [entry.field for entry in desk.kept()] == ([key] if level in levels else [])
         lost = {("request_only_writes", f"level {level}", category): 1}

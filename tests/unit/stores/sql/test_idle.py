@@ -43,7 +43,7 @@ def read(
         ({"read_at": 3000}, 3001, 5000),  # alive where Redis knows a later expiry, and extended like any other
     ],
 )
-def test_the_expiry_moves(row: dict[str, int], seen: int, expires_at: int) -> None:
+def test_the_expiry_moves(row: dict[str, Any], seen: int, expires_at: int) -> None:
     """One write for many reads."""
     found, connections = read(replace(ROW, **row), seen=seen, extend=1)
     assert (found.state, found.idle_expires_at) == (RowState.VALID, expires_at)
@@ -91,7 +91,7 @@ CHANGED = replace(ROW, version=5, idle_expires_at=2800)
     ],
 )
 def test_what_cannot_be_noted_changes_no_answer(
-    row: AuthRow, seen: int, answers: dict[str, object], found: AuthRow
+    row: AuthRow, seen: int, answers: dict[str, Any], found: AuthRow
 ) -> None:
     """The next read tries again. A row that is locked is not written."""
     told, connections = read(row, seen=seen, **answers)
@@ -103,11 +103,11 @@ def test_what_cannot_be_noted_changes_no_answer(
     ("seen_at", "row", "is_noted"),
     [(501, {}, False), (500, {}, True), (0, {}, True), (0, {"read_at": 2000}, False), (0, {"live": False}, False)],
 )
-def test_use_is_noted_now_and_then(seen_at: int, row: dict[str, int], is_noted: bool) -> None:
+def test_use_is_noted_now_and_then(seen_at: int, row: dict[str, Any], is_noted: bool) -> None:
     """Half a second after the last note of the row that was read, and while the session is not over: of several reads
     one notes it. A database that cannot note it has answered all the same."""
     for answer in ("locked", refused(LOCKED)):
         connections: Any = Connections({sql.LOCK_FOR_READER: [answer], sql.NOTE_USE: 1})
-        note_use(connections, Rows(), replace(ROW, **row), seen_at, 500)  # type: ignore[arg-type]
+        note_use(connections, Rows(), replace(ROW, **row), seen_at, 500)
         noted = [values for statement, values in connections.asked if statement is sql.NOTE_USE]
         assert noted == ([{"key": "digest", "seen": seen_at}] if is_noted and answer == "locked" else [])
