@@ -25,11 +25,10 @@ from devservers.servers import Valkey
 from devservers.web import PROJECT
 from flask_langpont_session.stores.host.journal import journal_at
 from tests.releases import two_releases
-from tests.stories.visitor import Visitor
 from tests.support import former_release
 from tests.support.journal_process import end_all, let_go, output, process
 from tests.support.journals import ref, write
-from tests.support.site.browser import NO_ANSWER
+from tests.support.site.browser import NO_ANSWER, Browser
 
 USERS = 4
 
@@ -186,7 +185,7 @@ class Host(Server):
 class User:
     """One user, whose browser appends numbers to a list, one after the other."""
 
-    visitor: Visitor
+    visitor: Browser
     acknowledged: list[int] = field(default_factory=list)
     unknown: int = 0
 
@@ -207,7 +206,7 @@ class User:
         answers: list[Any] = []
 
         def is_known() -> bool:
-            answers.append(self.visitor.at(url).me())
+            answers.append(me(self.visitor.at(url)))
             return bool(answers[-1]["available"])
 
         wait_until(is_known, "an answer that knows")
@@ -261,9 +260,16 @@ def settings(primary: Valkey, sqlite_url: str, tmp_path: Path) -> dict[str, str]
 
 
 def signed_in(url: str, number: int) -> User:
-    visitor = Visitor(url)
+    visitor = Browser(url)
     assert visitor.send("/sign-in", user=f"user-{number}").status == 200
     return User(visitor)
+
+
+def me(browser: Browser) -> Any:
+    """Return what the session's user is shown."""
+    answer = browser.get("/me")
+    assert answer.status == 200, answer.body
+    return answer.json
 
 
 def answers_of(host: Host) -> dict[int, tuple[bool, int]]:
@@ -271,7 +277,7 @@ def answers_of(host: Host) -> dict[int, tuple[bool, int]]:
     found: dict[int, tuple[bool, int]] = {}
 
     def have_all_answered() -> bool:
-        shown = Visitor(host.url).me()
+        shown = me(Browser(host.url))
         found[shown["pid"]] = shown["former"], shown["level"]
         return found.keys() >= host.workers()
 
@@ -294,7 +300,7 @@ def seen_by_all(hosts: Sequence[Host], users: Sequence[User]) -> None:
 
 
 def _shows(host: Host, user: User, found: set[int]) -> bool:
-    shown = user.visitor.at(host.url).me()
+    shown = me(user.visitor.at(host.url))
     if shown["numbers"] == [0]:
         found.add(shown["pid"])
     return found >= host.workers()
@@ -332,10 +338,10 @@ def test_under_hup_the_former_workers_write_while_the_new_ones_start(
             host.hang_up()
             wait_until(lambda: not before & host.workers(), "the end of the former workers")
             assert not any(is_former for is_former, _ in answers_of(host).values())
-            assert late.me()["user"] is None
+            assert me(late)["user"] is None
             primary.start()
             wait_until(lambda: levels_of(host) == {0}, "level 0")
         wait_until(lambda: waits_for_none(journal), "the replay")
         assert [user.has_lost(host.url) for user in users] == [[]] * USERS
-        assert late.me()["user"] is None
+        assert me(late)["user"] is None
         assert all(user.acknowledged for user in users)

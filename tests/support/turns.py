@@ -14,7 +14,7 @@ COMPUTING = ("tests/protocol/", "tests/unit/", "tests/integration/test_cookie_")
 LATE = ("tests/integration/",)
 """Many files, the smallest of which come last of all: so all processes end at about the same time."""
 
-ONE_PROCESS = ("tests/browser", "tests/stories")
+ONE_PROCESS = ("tests/browser",)
 """Folders whose servers take longer to start than most of their tests take."""
 
 
