@@ -67,17 +67,19 @@ class Effort:
 
     :param warm_up: rounds before those that count.
     :param seconds: of load, for each view of each site in each round.
+    :param views: titles of pages.
     :param cases: workers, and seconds of network in each direction.
     """
 
     warm_up: int
     rounds: int
     seconds: int
+    views: Sequence[str]
     cases: Sequence[tuple[Workers, float]]
 
 
-FULL = Effort(1, 5, 2, [(workers, delay) for workers in (SYNC, THREADED) for delay in DELAYS])
-QUICK = Effort(0, 1, 1, [(SYNC, DELAYS[1])])
+FULL = Effort(1, 5, 2, list(VIEWS), [(workers, delay) for workers in (SYNC, THREADED) for delay in DELAYS])
+QUICK = Effort(0, 1, 1, ["read and change"], [(SYNC, DELAYS[1])])
 
 
 class Different(Exception):
@@ -255,7 +257,7 @@ def measure(folder: Path, effort: Effort, valkey: Valkey) -> Iterator[Case]:
             compare(made)
             for turn in range(effort.warm_up + effort.rounds):
                 say(f"{case.title}: round {turn + 1} of {effort.warm_up + effort.rounds}")
-                for view in VIEWS:
+                for view in effort.views:
                     for site in (*made[turn % len(made) :], *made[: turn % len(made)]):
                         found = sample(site, view, effort.seconds, valkey)
                         if turn >= effort.warm_up:
@@ -276,7 +278,7 @@ def markdown(effort: Effort) -> str:
     parts = [machine(where, *packages).replace(" cores, ", " cores ", 1), "", said, ""]
     head = ("", "", "requests/s", "ratio", "p50, ms", "p99, ms", "CPU of workers, µs", "CPU of the server, µs")
     for case in cases:
-        rows = [_cells(case, view, site) for view in VIEWS for site in KINDS]
+        rows = [_cells(case, view, site) for view in effort.views for site in KINDS]
         parts += [f"### {case.title}", "", table(head, rows)]
     return "\n".join(parts)
 

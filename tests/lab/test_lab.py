@@ -100,26 +100,19 @@ def assert_the_doctor_is_content(lab: Running) -> None:
     assert {name for _, name, *_ in warnings} <= {f"{name}:" for name in OF_THE_DEMO}
 
 
-def test_frozen_servers_do_not_survive_the_lab(tmp_path: Path) -> None:
-    """kill -9: what stands still at that moment cannot end by itself."""
-    with running_lab(tmp_path) as lab:
-        children = children_of(lab)
-        for server in ("primary", "database"):
-            answer = ask(lab.folder / "control", {"server": server, "action": "freeze"}, timeout=10)
-            assert answer["servers"][server] == "frozen"
-        lab.process.kill()
-    wait_until_gone(lab, children)
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children of their parent's end")
 def test_the_lab_ends_when_make_is_killed(tmp_path: Path) -> None:
-    """kill -9 of make, which cannot tell the lab that it is gone."""
+    """kill -9 of make, which cannot tell the lab that it is gone. A server that stands still at that moment cannot end
+    by itself."""
     start = "import subprocess, sys; subprocess.run([sys.executable, '-m', 'lab'])"
     environment = os.environ | {"TMPDIR": str(tmp_path), "MAKELEVEL": "1"}
     with subprocess.Popen([sys.executable, "-c", start], stdout=subprocess.PIPE, text=True, env=environment) as make:
         assert make.stdout is not None
         next(line for line in make.stdout if "http://" in line)
         (folder,) = tmp_path.glob("langpont-lab-*")
+        for server in ("primary", "database"):
+            answer = ask(folder / "control", {"server": server, "action": "freeze"}, timeout=10)
+            assert answer["servers"][server] == "frozen"
         make.kill()
     wait_until(lambda: not processes_of(folder) and not folder.exists(), "the end of everything")
 

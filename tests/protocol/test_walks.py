@@ -15,7 +15,7 @@ import pytest
 from .reached import USUAL, missed
 from .walker import ORDER, broken_by, generate, shrink
 
-WALKS = int(os.environ.get("LANGPONT_WALKS", "300"))
+WALKS = int(os.environ.get("LANGPONT_WALKS", "150"))
 
 FIRST = int(os.environ.get("LANGPONT_WALK_SEED", "0"))
 MORE = range(FIRST, FIRST + WALKS) if FIRST else range(0)

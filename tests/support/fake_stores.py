@@ -10,7 +10,7 @@ from typing import Any, cast
 from flask_langpont_session.events import session_revoked
 from flask_langpont_session.metrics.recorder import Recorder
 from flask_langpont_session.metrics.reports import Reports
-from flask_langpont_session.policy.changes import CategoryChange
+from flask_langpont_session.policy.changes import CategoryChange, Fields
 from flask_langpont_session.policy.copies import CategoryCopy, Change, RecordRef
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, REPLICA, WRITE, Health
@@ -51,6 +51,7 @@ class FakeRedis:
     :ivar fails: raised by every call.
     :ivar writes: what the next writes say; ``written`` at last.
     :ivar hits: digest → what is known of it without a question.
+    :ivar exactly: rows whose record is not to remember a longer life.
     """
 
     name: str
@@ -64,6 +65,7 @@ class FakeRedis:
     trust_since_ms: int = 0
     is_primary: bool = True
     hits: dict[str, Hit] = field(default_factory=dict)
+    exactly: list[str] = field(default_factory=list)
     homeless = 0
     prefix = "session"
 
@@ -111,6 +113,8 @@ class FakeRedis:
     def write(self, ref: RecordRef, changes: Mapping[str, CategoryChange], *, guard: str, **options: Any) -> Written:
         push = options.get("push")
         self._ask("write", ref.digest, guard, sorted(changes), push[0].version if push else None)
+        if options.get("push_exact"):
+            self.exactly.append(ref.digest)
         if self.writes:
             return self.writes.pop(0)
         return Written("written", {name: Change(5, 6) for name in changes})
@@ -180,6 +184,23 @@ class FakeDatabase:
         row, idle_at = self.rows[digest], NOW_MS + of["idle_ms"]
         self.rows[digest] = replace(row, version=seen + 1, payload=of["payload"], idle_expires_at=idle_at)
         return self.rows[digest]
+
+    def raise_version(
+        self, digest: str, *, seen: int, version: int, payload: Fields, timeout: float | None = None
+    ) -> bool:
+        self._ask("raise_version", digest, seen)
+        is_there = self.rows[digest].version == seen
+        if is_there:
+            self.rows[digest] = replace(self.rows[digest], version=version, payload=payload)
+        return is_there
+
+    def regenerate(self, digest: str, *, successor: str, seen: int, payload: Fields, **of: Any) -> AuthRow | None:
+        self._ask("regenerate", digest, successor)
+        if self.rows[digest].version != seen:
+            return None
+        self.rows[successor] = replace(self.rows[digest], digest=successor, version=1, payload=payload)
+        self._end(digest)
+        return self.rows[successor]
 
     def kill(self, digest: str, timeout: float | None = None) -> int | None:
         self._ask("kill", digest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -38,6 +39,23 @@ def test_a_session_is_ended_wherever_it_can_be_and_the_rest_waits(
     assert stage.memory.ended.is_dead(user.digest)
     assert stage.load(user).verdict is Verdict.DEAD
     assert len(stage.revocations()) == 1
+
+
+def test_i1_while_the_database_hears_of_a_sign_out_its_worker_shows_the_user_no_more(
+    stage: Stage, user: SessionId, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lease in Redis is good until then."""
+    stage.database.rows[user.digest] = a_row(user.digest)
+    stage.redis.has(stage.database.rows[user.digest])
+    shown, revoke = [stage.load(user).verdict], stage.database.revoke_many
+
+    def slowly(*arguments: Any, **options: Any) -> Any:
+        shown.append(stage.load(user).verdict)
+        return revoke(*arguments, **options)
+
+    monkeypatch.setattr(stage.database, "revoke_many", slowly)
+    assert stage.repository.revocations.revoke(user.digest, stage.begin())
+    assert shown == [Verdict.VALID, Verdict.DEAD]
 
 
 def test_a_user_is_signed_out_by_one_change_of_the_database(stage: Stage) -> None:

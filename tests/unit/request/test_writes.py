@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 
 from flask_langpont_session.exceptions import GrantRefused
-from flask_langpont_session.policy.changes import Basis, CategoryChange, Operation
+from flask_langpont_session.policy.changes import Basis, CategoryChange, Fields, Operation
 from flask_langpont_session.policy.copies import Change
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.health import DATABASE, PRIMARY
 from flask_langpont_session.policy.ids import SessionId
 from flask_langpont_session.policy.loaded import Loaded
 from flask_langpont_session.policy.plans import Kept, Note
+from flask_langpont_session.policy.users import authenticated_at, noted
 from flask_langpont_session.stores.redis.records import Written
 from tests.support.fake_stores import LOST, NOW_MS, Stage, a_row, changed
 
@@ -164,6 +165,76 @@ def test_without_the_database_a_right_is_refused_and_other_data_waits(
     else:
         stage.repository.saves.save(plan, stage.begin())
         assert plan.kept == {"auth": Kept.JOURNAL}
+
+
+@pytest.mark.parametrize("renames", [False, True])
+def test_i3_what_redis_claims_of_a_session_does_not_reach_the_database(
+    stage: Stage, user: SessionId, renames: bool
+) -> None:
+    """A lease is believed for its time; a change is made of what the database has, and so is another id."""
+    forged, limit = {"_user_id": b'"1"', "user_role": b'"admin"'}, {"daily_limit": b"4"}
+    stage.database.rows[user.digest] = a_row(user.digest)
+    stage.redis.has(a_row(user.digest, user="1", payload=forged))
+    loaded = stage.load(user)
+    assert loaded.row is not None and loaded.row.user_id == "1"
+    if renames:
+        plan = stage.plan(user, NEW, renames=loaded.row, changes={"auth": changed(**forged, **limit)})
+    else:
+        plan = stage.plan(user, user, loaded=loaded, changes={"auth": changed(**limit)})
+    stage.repository.saves.save(plan, stage.begin())
+    row = stage.database.rows[NEW.digest if renames else user.digest]
+    assert (row.user_id, dict(row.payload)) == ("7", {"_user_id": b'"7"', **limit})
+
+
+def test_a_session_that_another_host_ended_is_over_here_too(stage: Stage, user: SessionId) -> None:
+    """The request had read it while it lived."""
+    loaded = loaded_user(stage, user)
+    stage.database.rows[user.digest] = a_row(user.digest, live=False, version=2)
+    plan = stage.plan(user, user, loaded=loaded, changes={"auth": changed(daily_limit=b"5")})
+    assert stage.repository.saves.save(plan, stage.begin()).ended
+    assert ("write_tombstone", user.digest) in [what[:2] for what in stage.redis.told]
+    assert stage.memory.ended.is_dead(user.digest)
+
+
+@pytest.mark.parametrize("is_changed", [True, False])
+def test_redis_does_not_remember_a_longer_life_than_was_chosen(stage: Stage, user: SessionId, is_changed: bool) -> None:
+    """A session that is not permanent any more lives shorter."""
+    plan = stage.plan(user, user, loaded=loaded_user(stage, user), changes={"auth": changed(daily_limit=b"5")})
+    plan.permanence_changed = is_changed
+    stage.repository.saves.save(plan, stage.begin())
+    assert stage.redis.exactly == [user.digest] * is_changed
+
+
+def test_what_proves_a_password_and_what_does_not(
+    stage: Stage, user: SessionId, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """I27: a sign-in and a confirmation do, by the database's clock. A remember cookie does not, nor does an old
+    session that is taken over; another id alone changes nothing of it."""
+    loaded, rows = loaded_user(stage, user), stage.database.rows
+
+    def proof_of(payload: Fields, **more: Any) -> int | None:
+        plan = stage.plan(more.pop("origin", None), NEW, changes={"auth": changed(**payload)}, grants=True, **more)
+        stage.repository.saves.save(plan, stage.begin())
+        return authenticated_at(rows[NEW.digest])
+
+    seven = {"_user_id": b'"7"'}
+    assert proof_of(seven) == rows[NEW.digest].created_at
+    assert proof_of({**seven, "_fresh": b"false"}) is None
+    rows[NEW.digest] = replace(rows[NEW.digest], payload={**rows[NEW.digest].payload, "_fresh": b"true"})
+    assert authenticated_at(rows[NEW.digest]) is None
+    rows[user.digest] = replace(rows[user.digest], payload=noted(seven, 5))
+    assert proof_of(seven, origin=user, renames=rows[user.digest]) == 5
+    rows[user.digest] = a_row(user.digest)
+    assert proof_of(seven, origin=user, renames=rows[user.digest], confirms=True) == NOW_MS
+    adopted: list[Fields] = []
+
+    def adopt(digest: str, payload: Fields, **_: Any) -> Any:
+        adopted.append(payload)
+        return loaded.row
+
+    monkeypatch.setattr(stage.database, "adopt", adopt, raising=False)
+    stage.repository.saves.adopt(stage.plan(None, NEW, changes={"auth": changed(**seven)}), Note("o", 9), stage.begin())
+    assert authenticated_at(a_row("old", payload=adopted[0])) is None
 
 
 def test_without_redis_the_journal_keeps_what_the_table_keeps(stage: Stage, visitor: SessionId) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from werkzeug.exceptions import Unauthorized
 
 from flask_langpont_session.exceptions import GrantRefused, UnsupportedValue
 from flask_langpont_session.policy.copies import CategoryCopy
@@ -54,6 +55,71 @@ def test_another_user_takes_nothing_over_but_what_outlives_a_sign_out(maker: Mak
     assert session.get("daily_limit") is None
     taken = {name for name in ("ui", "translation") if name in repository.settings.carry_on_sign_out}
     assert {name for name, key in (("ui", "lang"), ("translation", "input_text")) if key in session} == taken
+
+
+ALICE = {"_user_id": "7", "user_id": 7, "username": "alice", "user_role": "admin"}
+
+
+@pytest.mark.parametrize(
+    ("before", "said", "left"),
+    [
+        (ALICE, {"_user_id": "7"}, "all"),
+        (ALICE, {"username": "alice", "user_id": 7, "_user_id": "7"}, "all"),
+        (ALICE, {"user_id": "7"}, "all"),
+        (ALICE, {"_user_id": "8"}, "looks"),
+        (ALICE, {"user_id": 8, "username": "bob", "_user_id": "8"}, "looks"),
+        (ALICE, {"username": "alice", "user_id": 8}, "looks"),  # the first one could be the same user
+        (ALICE, {"user_id": 7, "_user_id": "8", "username": "bob"}, "looks"),
+        # that a name is new says nothing about whose the texts are
+        ({"_user_id": "7"}, {"username": "alice", "_user_id": "7"}, "looks"),
+        # what is set between two user keys is the new user's
+        (ALICE, {"username": "alice", "usage_note": "mine", "daily_limit": 2, "_user_id": "8"}, "looks"),
+        # what is set before the first one is that of the session before
+        ({"_user_id": "7"}, {"daily_limit": 2, "_user_id": "8"}, "looks"),
+        ({"early_access": True}, {"_user_id": "8"}, "all"),
+    ],
+)
+def test_d15_what_is_taken_along_depends_on_whose_it_is(
+    maker: Maker, repository: Repository, before: dict[str, Any], said: dict[str, Any], left: str
+) -> None:
+    """The same user keeps texts and looks, and no role; another one the looks alone, whichever of several keys names
+    another user, and is not remembered for it."""
+    texts, looks = {"input_text": "private", "usage_count": 3}, {"lang": "ja"}
+    sid = repository.has(maker.sid("u", "u", permanent=True), auth=before, translation=texts, ui=looks)
+    session = maker.session(sid)
+    for key, value in said.items():
+        session[key] = value
+    own = {key: value for key, value in said.items() if (key, next(iter(said))) != ("daily_limit", "daily_limit")}
+    shown = {key: session[key] for key in session if key != "csrf_token"}
+    assert shown == {**own, **looks, **(texts if left == "all" else {})}
+    assert session.permanent is (left == "all")
+
+
+def test_a_sign_in_over_what_cannot_be_verified_takes_the_looks_alone(maker: Maker, repository: Repository) -> None:
+    """Whose the texts are is not known."""
+    sid = repository.has(maker.sid("u", "u"), **USER, translation={"input_text": "of 7"})
+    repository.verdicts[sid.digest] = Verdict.UNVERIFIABLE
+    session = maker.session(sid)
+    session["_user_id"] = "7"
+    assert {key: session.get(key) for key in ("_user_id", "input_text", "lang")} == {
+        "_user_id": "7", "input_text": None, "lang": "ja",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("fresh", "after"), [(False, True), (True, True), (None, None)])
+def test_a_confirmation_is_another_id_and_the_users_proof(
+    maker: Maker, repository: Repository, fresh: bool | None, after: bool | None
+) -> None:
+    """I27. For Flask-Login the session is fresh again; a visitor has nothing to confirm."""
+    auth = USER["auth"] | ({} if fresh is None else {"_fresh": fresh})
+    session = maker.session(repository.has(maker.sid("u", "u"), auth=auth))
+    session.confirm()
+    assert session.get("_fresh") is after
+    Saving(session.work).save()
+    [plan] = repository.plans
+    assert (plan.confirms, plan.renames is not None, plan.target) == (True, True, maker.minted[0])
+    with pytest.raises(Unauthorized):
+        maker.session(maker.sid("a")).confirm()
 
 
 @pytest.mark.parametrize("deed", ["user", "right", "renewal"])
