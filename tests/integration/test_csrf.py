@@ -15,7 +15,7 @@ from wtforms import StringField
 
 from devservers.servers import Valkey
 
-from .behind import sign_in, stored
+from .behind import sign_in
 from .conftest import MakeApp, cookie_of
 from .counting import evals
 from .forms_site import (
@@ -124,25 +124,6 @@ def test_a_new_visitor_gets_a_working_form_and_no_record(app: Flask, primary: Va
     assert records(app, primary) == ([], 0)
 
 
-def test_a_form_opened_twice_gives_one_cookie(app: Flask) -> None:
-    """The second page belongs to the session of the first, and the forms of both are valid."""
-    client = browser(app)
-    first, second = client.get("/form"), client.get("/form")
-    assert cookie_of(first)
-    assert cookie_of(second) is None
-    for page in (first, second):
-        assert post(client, token_in(page)).status_code == 200
-
-
-def test_what_the_form_stores_lands_in_the_session_of_its_cookie(app: Flask, primary: Valkey) -> None:
-    """The first record of a visitor goes under the id that the form's page gave out; no second cookie."""
-    client = browser(app)
-    page = client.get("/form")
-    answer = post(client, token_in(page), input_text="こんにちは")
-    assert cookie_of(answer) is None
-    assert stored(primary, "translation", cookie_of(page)) == {"input_text": '"こんにちは"'}
-
-
 @pytest.mark.parametrize("cookie", [None, "", "forged", f"{'A' * 43}.us.aaaaaaaa.AAAAAA.{'A' * 43}"])
 def test_a_post_without_a_good_cookie_is_refused_and_gets_none(app: Flask, primary: Valkey, cookie: str | None) -> None:
     """400 without Set-Cookie and without a look at any store: a blind post leaves no trace."""
@@ -155,16 +136,6 @@ def test_a_post_without_a_good_cookie_is_refused_and_gets_none(app: Flask, prima
     assert not response.headers.getlist("Set-Cookie")
     assert evals(primary) == before
     assert records(app, primary) == ([], 0)
-
-
-def test_a_post_without_a_token_is_refused(app: Flask) -> None:
-    """400 for a visitor, whose cookie stays as it is."""
-    client = browser(app)
-    token = form_of(client)
-    refused = client.post("/form")
-    assert refused.status_code == 400
-    assert cookie_of(refused) is None
-    assert post(client, token).status_code == 200
 
 
 def test_the_token_of_one_session_is_worth_nothing_in_another(app: Flask) -> None:
@@ -232,30 +203,6 @@ def test_a_form_from_before_the_login_is_invalid_after_it(app: Flask) -> None:
     assert post(client, form_of(client)).status_code == 200
 
 
-def test_a_form_in_the_logout_s_own_response_is_valid(app: Flask) -> None:
-    """The page after signing out may hold a login form for the next user."""
-    client = sign_in(app)
-    page = client.post("/sign-out", data={"csrf_token": form_of(client)})
-    assert cookie_of(page)
-    assert post(client, token_in(page)).text == "valid at 0"
-    assert client.get("/who").json["user"] is None
-
-
-def test_a_form_stays_valid_while_the_session_changes(app: Flask) -> None:
-    """Another tab changes rights, ordinary auth keys, language and text; only the session id is in the token."""
-    client = sign_in(app)
-    token = form_of(client)
-    change: Any
-    for change in ({"user_role": "editor"}, {"daily_limit": 9}, {"lang": "en"}, {"input_text": "x", "theme": "dark"}):
-        assert cookie_of(client.post("/set", json=change)) is None
-        assert post(client, token).status_code == 200
-    visitor = browser(app)
-    token = form_of(visitor)
-    for change in ({"_state_google_1": {"nonce": "n"}}, {"lang": "en"}, {"input_text": "x"}):
-        assert cookie_of(visitor.post("/set", json=change)) is None
-        assert post(visitor, token).status_code == 200
-
-
 # -- keys --------------------------------------------------------------------------------------------------------------
 
 OLD, NEW = "test key of the test suite, 32+ bytes", "the next key of the suite, 32+ bytes"
@@ -279,17 +226,6 @@ def test_forms_survive_a_rotation_of_keys_while_the_old_key_is_a_fallback(app: F
     assert refused.status_code == 400
     assert cookie_of(refused) is None
     assert client.get("/who").json["user"] is None
-
-
-def test_flask_wtf_signs_with_the_newest_key_only(app: Flask) -> None:
-    """Without a key of its own Flask-WTF refuses the page from before a rotation; reloading it helps."""
-    client = sign_in(app)
-    old = form_of(client)
-    app.config.update(SECRET_KEY=NEW, SECRET_KEY_FALLBACKS=[OLD])
-    assert post(client, old).status_code == 400
-    page = client.get("/form")
-    assert cookie_of(page) is None
-    assert post(client, token_in(page)).status_code == 200
 
 
 # -- outages -----------------------------------------------------------------------------------------------------------
@@ -327,23 +263,6 @@ def test_a_form_works_for_a_user_at_every_level(make_form_app: MakeFormApp, prim
             assert answer.text == f"valid at {level}"
             assert cookie_of(answer) is None
     assert post(client, before).text == "valid at 0"
-
-
-@pytest.mark.parametrize("level", [2, 4])
-def test_a_form_in_the_answer_to_a_logout_is_valid_in_an_outage(
-    make_form_app: MakeFormApp, primary: Valkey, level: int
-) -> None:
-    """Signing out works at every level, and so does the page that follows; the form of the dead session does not."""
-    app = make_form_app()
-    client = sign_in(app)
-    before = form_of(client)
-    with at_level(app, level, primary):
-        page = client.post("/sign-out", data={"csrf_token": before})
-        assert cookie_of(page)
-        assert post(client, token_in(page)).text == f"valid at {level}"
-        assert post(client, before).status_code == 400
-        replay = browser(app, client.cookie)
-        assert post(replay, before).status_code == 400
 
 
 def test_a_user_who_cannot_be_verified_has_the_forms_of_a_visitor(make_form_app: MakeFormApp, primary: Valkey) -> None:

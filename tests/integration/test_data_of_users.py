@@ -10,9 +10,9 @@ from flask import Flask, flash, get_flashed_messages, jsonify, redirect, session
 
 from devservers.processes import wait_until
 from devservers.servers import Valkey
-from flask_langpont_session.testing import outage, switched_off
+from flask_langpont_session.testing import switched_off
 
-from .behind import digest, key, sign_in, stored
+from .behind import digest, key, stored
 from .conftest import MakeApp, cookie_of, parts
 from .counting import wait_for_monitors
 
@@ -126,46 +126,6 @@ def test_what_waited_or_was_given_back_lives_as_long_as_its_session(
     assert life - 60_000 < life_ms(primary, cookie) <= life
 
 
-# -- whose -------------------------------------------------------------------------------------------------------------
-
-
-def test_the_next_user_of_the_browser_does_not_see_it(app: Flask) -> None:
-    """The next user does not see the data, neither as a visitor nor signed in; the look of the pages stays."""
-    client = sign_in(app, cart=CART, theme="dark")
-    client.post("/logout")
-    assert client.get("/all").json == {"theme": "dark"}
-    client.post("/login/8")
-    assert (shown(client), client.get("/get/theme").json["value"]) == (None, "dark")
-
-
-# -- messages, and keys that look like rights --------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("level", "messages"), [(0, ["Thank you"]), (1, ["Thank you"]), (2, ["Thank you"]), (3, []), (4, [])]
-)
-def test_a_message_survives_the_redirect_as_the_table_says(app: Flask, level: int, messages: list[str]) -> None:
-    """Else users who see nothing would order twice. At levels 3 and 4 nothing but auth is kept."""
-    client: Any = app.test_client()
-    client.post("/set", json={"theme": "dark"})
-    client.get("/all")
-    if not level:
-        assert client.post("/order", follow_redirects=True).json == messages
-        return
-    with outage(app, level):
-        assert client.post("/order", follow_redirects=True).json == messages
-        assert client.get("/messages").json == []
-
-
-def test_a_key_that_begins_like_a_right_is_data(app: Flask) -> None:
-    """No 503 while the database is away, no sign-in; what Flask-Principal stores is a right."""
-    client: Any = app.test_client()
-    with switched_off(app, "database"):
-        assert client.post("/set", json={"identity_card": "seen"}).status_code == 200
-        assert client.post("/set", json={"identity.id": "7"}).status_code == 503
-        assert client.get("/all").json == {"identity_card": "seen"}
-
-
 # -- settings that name ui ---------------------------------------------------------------------------------------------
 
 
@@ -185,10 +145,3 @@ def test_a_list_that_names_ui_counts_for_data(make_app: MakeApp, caplog: pytest.
         both = parts(make_app(**{name: [*named, "data"] for name, named in lists.items()}, **keys)).settings
     assert both.sealed_categories == settings.sealed_categories
     assert "'data'" not in caplog.text
-
-
-def test_a_data_category_of_the_applications_own_is_as_it_says(make_app: MakeApp) -> None:
-    """Its CATEGORIES stay as they are configured."""
-    categories = {"auth": {}, "ui": {"features": {"look": ["theme"]}}, "data": {"ttl": 60, "features": {"rest": ["*"]}}}
-    app = make_app(CATEGORIES=categories, FEATURE_PRIORITIES={"look": "low", "rest": "high"}, CARRY_ON_SIGN_IN=["ui"])
-    assert list(parts(app).settings.carry_on_sign_in) == ["ui"]

@@ -23,13 +23,13 @@ from sqlalchemy.engine import Engine
 from devservers.processes import LONG, wait_until
 from devservers.servers import Postgres
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
-from flask_langpont_session.policy.rows import AuthRow, Created, EndedSession, Limit, Position, RowState
+from flask_langpont_session.policy.rows import AuthRow, Created, Limit, Position, RowState
 from flask_langpont_session.policy.serializer import encode
 from flask_langpont_session.stores.codec.plain import PLAIN, Codec
 from flask_langpont_session.stores.sql import tables
 from flask_langpont_session.stores.sql.database import Database
 from flask_langpont_session.stores.sql.engines import make_engine
-from flask_langpont_session.stores.sql.errors import BRING_BACK, classify
+from flask_langpont_session.stores.sql.errors import BRING_BACK
 from flask_langpont_session.stores.sql.tables import METADATA, SESSIONS, USERS
 from tests.support.codecs import SEALING
 
@@ -298,17 +298,6 @@ def regenerate(database: Database, digest: str = "digest", **changes: Any) -> Au
     return database.regenerate(digest, **(values | changes))
 
 
-def test_which_digests_were_replaced_just_now_is_known(database: Database) -> None:
-    """A session that was ended was not, and it is the time of the change that counts."""
-    for digest in ("digest", "killed", "other"):
-        create(database, digest)
-    regenerate(database)
-    database.kill("killed")
-    asked = ["digest", "next", "killed", "other", "no row"]
-    assert database.renamed(asked, HOUR, LONG) == {"digest"}
-    assert database.renamed(asked, -HOUR, LONG) == set()
-
-
 def test_log_out_everywhere_reaches_the_successor_whatever_the_order(database: Database) -> None:
     """Another digest made at the same moment is no way out."""
     ends: tuple[Callable[[], Any], ...] = (
@@ -559,74 +548,6 @@ def test_what_cannot_be_noted_does_not_change_the_answer(database: Database) -> 
 # -- lists ---------------------------------------------------------------------------------------------------------
 
 
-@on_sqlite
-def test_sessions_of_a_user_are_listed(database: Database) -> None:
-    """Oldest first, dead ones too, nobody else's."""
-    began(database, "a", HOUR)
-    create(database, "b")
-    database.kill("a")
-    create(database, "c", user_id="8")
-    assert [(row.digest, row.state) for row in database.sessions_of("7")] == [
-        ("a", RowState.DEAD),
-        ("b", RowState.VALID),
-    ]
-
-
-@on_sqlite
-def test_changes_are_found_by_their_time(database: Database) -> None:
-    """Created, updated, killed, ended as idle and ended after a logout everywhere are changes; a moved idle expiry is
-    none, nor is what concerns no row."""
-    for digest in ("updated", "killed", "epoch", "ended", "read"):
-        create(database, digest, user_id=digest, idle_ms=60_000)
-    create(database, "before")
-    create(database, "idle", idle_ms=-1000)
-    with database.engine.begin() as connection:
-        connection.execute(SESSIONS.update().values(updated_at=SESSIONS.c.updated_at - HOUR))
-    update(database, 1, "updated")
-    database.kill("killed")
-    database.kill_user("epoch")
-    database.kill_user_until("ended", 0, epoch=database.kill_user("ended"))
-    load(database, "read", HOUR)
-    load(database, "idle", HOUR, 0)
-    create(database, "created")
-    found = {row.digest: row.state for row in changed(database, HOUR // 2)}
-    assert found == {
-        "updated": RowState.VALID,
-        "killed": RowState.DEAD,
-        "ended": RowState.DEAD,
-        "idle": RowState.DEAD,
-        "created": RowState.VALID,
-    }
-    assert len(changed(database, 2 * HOUR)) == 8
-
-
-@on_sqlite
-def test_changes_are_found_part_by_part(database: Database) -> None:
-    """Each once, in the order of their times, however many there are of one moment; a damaged one does not stop the
-    others."""
-    at = in_ms(-HOUR)
-    moments = {"g": at, "b": at + 1, "a": at + 1, "e": at + 1, "d": at + 1, "f": at + 1, "c": at + 2}
-    for digest, updated_at in moments.items():
-        create(database, digest)
-        with database.engine.begin() as connection:
-            row = SESSIONS.update().where(SESSIONS.c.digest == digest)
-            connection.execute(row.values(updated_at=updated_at, **({"payload": "no"} if digest == "d" else {})))
-    for limit in (1, 2, 3, 7, 200):
-        assert [row.digest for row in changed(database, 2 * HOUR, limit)] == ["g", "a", "b", "e", "f", "c"]
-
-
-@on_sqlite
-def test_going_through_changes_ends_while_others_change_more(database: Database) -> None:
-    """A part that is not whole is the last one: to wait for an empty one would never end."""
-    create(database, "a")
-    create(database, "b")
-    rows, reached = database.changed_since(HOUR, None, 2)
-    assert [row.digest for row in rows] == ["a", "b"]
-    create(database, "c")
-    rows, reached = database.changed_since(HOUR, reached, 2)
-    assert ([row.digest for row in rows], reached) == (["c"], None)
-
-
 def test_purging_removes_what_ended_long_ago(database: Database) -> None:
     """A purge leaves what is dead but could still be asked for, and never deletes more than the limit at once."""
     for number in range(5):
@@ -675,22 +596,6 @@ def test_tables_may_be_made_when_they_are_needed(make_database: MakeDatabase) ->
     assert workers[0].upkeep.missing_tables() == []
     assert workers[0].upkeep.had_tables
     assert create(workers[0]).version == 1
-
-
-@on_sqlite
-def test_a_call_that_was_given_up_makes_the_tables_all_the_same(make_database: MakeDatabase) -> None:
-    """A disk that is slow once must not make every later request begin anew."""
-    database = make_database(makes_tables=lambda: True)
-    with pytest.raises(StoreError):
-        database.load("digest", timeout=0.00001)
-    wait_until(lambda: not database.upkeep.missing_tables(), "the tables are there")
-
-
-def test_several_workers_create_the_tables_at_once(make_database: MakeDatabase) -> None:
-    """All succeed, whichever is first."""
-    workers = [make_database() for _ in range(4)]
-    assert together(*(worker.upkeep.create_tables for worker in workers)) == [None] * 4
-    assert workers[0].upkeep.missing_tables() == []
 
 
 def test_only_the_owner_can_read_a_sqlite_file(tmp_path: Path) -> None:
@@ -767,25 +672,6 @@ def test_a_locked_database_is_an_error_soon(hasty: Database) -> None:
     assert hasty.kill("digest") == 2
 
 
-def test_a_full_sqlite_refuses_writes(tmp_path: Path) -> None:
-    """Reads go on, also those that would move the idle expiry."""
-    database = Database(make_engine(f"sqlite:///{tmp_path / 'full.sqlite3'}", LONG))
-    database.upkeep.create_tables()
-    create(database, idle_ms=60_000)
-
-    @sa.event.listens_for(database.engine, "connect")
-    def fill(connection: sqlite3.Connection, record: object) -> None:
-        connection.execute("PRAGMA max_page_count = 1")
-
-    database.close()
-    with pytest.raises(StoreError, match="SQLITE_FULL") as caught:
-        for number in range(100):
-            create(database, f"another{number}")
-    assert caught.value.error_class is ErrorClass.WRITE_REFUSED
-    assert load(database, idle_ms=HOUR).state is RowState.VALID
-    database.close()
-
-
 def read_only(url: str) -> str:
     if url.startswith("sqlite"):
         return url.replace("sqlite:///", "sqlite:///file:") + "?mode=ro&uri=true"
@@ -807,18 +693,6 @@ def test_a_read_only_database_refuses_writes(database: Database, make_database: 
     create(database, "idle", idle_ms=-1000)
     assert load(standby, "idle", HOUR, 0).state is RowState.IDLE_EXPIRED
     assert load(standby, "idle", HOUR, in_ms(HOUR)).state is RowState.VALID
-
-
-def test_a_file_that_is_no_database_is_an_error(tmp_path: Path) -> None:
-    """A file that is no database gives an error, neither a crash nor an answer."""
-    path = tmp_path / "no.sqlite3"
-    path.write_bytes(b"no database" * 1000)
-    for url in (f"sqlite:///{path}", f"sqlite:///{tmp_path}/no/folder/x.sqlite3"):
-        database = Database(make_engine(url, LONG))
-        with pytest.raises(StoreError) as caught:
-            database.load("digest")
-        assert caught.value.error_class is ErrorClass.UNREACHABLE
-        database.close()
 
 
 @pytest.mark.real_time("what hangs is given up within a bound")
@@ -878,35 +752,6 @@ def test_a_restart_that_was_not_noticed_costs_nothing(on_postgres: Database, sic
     for _ in range(4):
         assert on_postgres.load("digest", timeout=LONG) is None
     assert on_postgres.kill("digest", timeout=LONG) is None
-
-
-def test_a_wrong_password_is_an_error(sick_postgres: Postgres) -> None:
-    """The error says neither the password nor the address."""
-    url = sa.make_url(sick_postgres.url).set(password="sesame")
-    database = Database(make_engine(url.render_as_string(hide_password=False), LONG))
-    with pytest.raises(StoreError) as caught:
-        database.load("digest")
-    assert caught.value.concerns_health
-    assert "sesame" not in str(caught.value)
-    database.close()
-
-
-@pytest.mark.parametrize(
-    ("statement", "cause", "error_class"),
-    [
-        ("SELECT pg_sleep(20)", "QueryCanceled", ErrorClass.UNREACHABLE),
-        ("SELECT 1 / 0", "DivisionByZero", ErrorClass.DATA),
-        ("SET ROLE nobody_of_that_name", "InvalidParameterValue", ErrorClass.DATA),
-    ],
-)
-def test_errors_of_postgresql_are_told_apart(
-    on_postgres: Database, statement: str, cause: str, error_class: ErrorClass
-) -> None:
-    """Errors are told apart by SQLSTATE; a slow statement is ended by the server itself."""
-    with on_postgres.engine.connect() as connection, pytest.raises(sa.exc.DBAPIError) as caught:
-        connection.exec_driver_sql(statement)
-    assert type(caught.value.orig).__name__ == cause
-    assert classify(caught.value) is error_class
 
 
 def test_rights_that_are_missing_are_a_refused_identity(on_postgres: Database, sick_postgres: Postgres) -> None:
@@ -1006,40 +851,6 @@ def valid(database: Database, user_id: str = "7") -> list[str]:
     return [row.digest for row in database.sessions_of(user_id) if row.state is RowState.VALID]
 
 
-@on_sqlite
-def test_the_oldest_sessions_end_for_a_new_one(database: Database) -> None:
-    """As many sessions end as are too many, in the order in which they began; dead sessions and other users do not
-    count."""
-    others: list[dict[str, Any]] = [{"idle_ms": -1}, {"absolute_ms": -1}, {"user_id": "8"}, {}]
-    for number, changes in enumerate([{}, {}, *others]):
-        began(database, f"d{number}", HOUR - number, **({"absolute_ms": 2 * HOUR, "idle_ms": 2 * HOUR} | changes))
-    database.kill("d5")
-    created = sign_in(database, "new", absolute_ms=2 * HOUR)
-    assert created is not None
-    assert created.ended == [EndedSession("d0", 2, lived=True)]
-    assert (created.row.digest, created.row.version, created.row.user_id) == ("new", 1, "7")
-    assert replace(load(database, "new"), read_at=0) == replace(created.row, read_at=0)
-    assert valid(database) == ["d1", "new"]
-    lower = sign_in(database, "newer", 1)
-    assert lower is not None
-    assert lower.ended == [EndedSession("d1", 2, lived=True), EndedSession("new", 2, lived=True)]
-    assert (valid(database), valid(database, "8")) == (["newer"], ["d4"])
-
-
-@on_sqlite
-def test_a_sign_in_may_be_refused_and_changes_nothing_then(database: Database) -> None:
-    """A refused sign-in does not even end the session that would end with it."""
-    for name in ("one", "two"):
-        create(database, name)
-    create(database, "old", user_id="8")
-    assert sign_in(database, "three", ends_oldest=False, kill="old") is None
-    assert (valid(database), valid(database, "8")) == (["one", "two"], ["old"])
-    assert load(database, "one").version == 1
-    created = sign_in(database, "three", ends_oldest=False, kill="two")
-    assert created is not None
-    assert (created.ended, valid(database)) == ([EndedSession("two", 2, lived=True)], ["one", "three"])
-
-
 @pytest.mark.parametrize(
     ("ends_oldest", "is_borrowed"), [(True, False), (False, False), (True, True)], ids=["end", "refuse", "borrowed"]
 )
@@ -1082,22 +893,6 @@ def test_a_limited_sign_in_may_be_repeated(database: Database) -> None:
     with pytest.raises(StoreError, match="AnotherRow") as caught:
         sign_in(database, "new", 1, payload={"a": b"2"})
     assert caught.value.error_class is ErrorClass.DATA
-
-
-@on_sqlite
-def test_log_out_everywhere_after_a_limited_sign_in(database: Database) -> None:
-    """The user's row that it has locked is no sign that this happened before."""
-    sign_in(database, "new")
-    assert database.adopt(
-        "taken", note="old", note_ms=HOUR, user_id="7", payload=PAYLOAD, idle_ms=HOUR, absolute_ms=HOUR
-    )
-    assert database.kill_user("7") == 1
-    assert valid(database) == []
-    sign_in(database, "next")
-    assert (valid(database), epochs(database)) == (["next"], {"7": 1})
-    sign_in(database, "other", user_id="8")
-    assert database.kill_user_until("8", in_ms(HOUR)) == ["other"]
-    assert epochs(database)["8"] == 0
 
 
 # -- the application's engine --------------------------------------------------------------------------------------

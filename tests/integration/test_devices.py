@@ -19,12 +19,9 @@ from flask_langpont_session.testing import captured_events, switched_off
 
 from .behind import age_row, browser, digest, entry, pass_time, resting, sign_in, wait_for_level, who
 from .conftest import MakeApp, cookie_of, parts
-from .counting import counted
-from .shop import run
 
 FIREFOX = "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:130.0) Gecko/20100101 Firefox/130.0"
 BOTH = {"DEVICE_LABELS": "user_agent", "DEVICE_NETWORKS": True}
-PRIVATE = ("label", "network")
 
 MakeSite = Callable[..., Flask]
 
@@ -104,30 +101,6 @@ def shown(client: Any) -> Any:
     return client.get("/devices").json
 
 
-def test_by_default_nothing_is_stored_of_a_device(make_site: MakeSite) -> None:
-    """The list of sessions has times, and says which one is the user's own."""
-    app = make_site()
-    one, two = signed_in(app), signed_in(app)
-    assert [getattr(stored(app, one.digest), name) for name in PRIVATE] == [None, None]
-    assert shown(two) == [[one.digest, None, None, False], [two.digest, None, None, True]]
-    infos = cast(LangPontSession, app.session_interface).sessions("7", app)
-    assert [info.is_mine for info in infos] == [False, False]
-    assert all(info.last_seen_at == info.created_at for info in infos)
-
-
-def test_label_and_network_are_those_of_the_sign_in(make_site: MakeSite) -> None:
-    app = make_site(**BOTH)
-    one = signed_in(app)
-    two = signed_in(app, user_agent="", address="2001:db8:1:2::3")
-    stranger = signed_in(app, user="8")
-    assert shown(one) == [
-        [one.digest, "Firefox, Windows", "203.0.113.0/24", True],
-        [two.digest, None, "2001:db8:1::/48", False],
-    ]
-    assert [line[0] for line in shown(stranger)] == [stranger.digest]
-    assert shown(app.test_client()) == []
-
-
 def test_a_change_of_id_keeps_what_is_known_of_the_device(make_site: MakeSite) -> None:
     """The session is the same."""
     app = make_site(**BOTH)
@@ -179,15 +152,6 @@ def test_a_label_that_is_given_with_a_sign_in_goes_with_it(make_site: MakeSite) 
     assert client.post("/visitor").text == ""
     assert client.post("/login/7", environ_base={"HTTP_USER_AGENT": FIREFOX}).status_code == 200
     assert [line[1] for line in shown(client)] == ["kiosk", "kiosk", "Firefox, Windows"]
-
-
-def test_an_operator_sees_the_labels(make_site: MakeSite) -> None:
-    """The label stands at the end of a line, which the user cannot break."""
-    app = make_site()
-    client = signed_in(app)
-    client.post("/label", data={"label": "kiosk\n\x1b[2Jin the hall"})
-    [line] = run(app, "sessions", "list", "7").stdout.splitlines()
-    assert line.startswith(client.digest) and line.endswith("(UTC)  kiosk [2Jin the hall")
 
 
 def test_all_others_end_for_ever(make_site: MakeSite, primary: Valkey) -> None:
@@ -344,21 +308,3 @@ def test_use_is_noted_as_often_as_the_idle_expiry_moves(
         assert who(app, client) == "7"
         was_noted = seen_ago(app, client) < timedelta(minutes=10)
         assert was_noted is (is_due and (is_noted or not permanent))
-
-
-def test_a_sign_in_costs_no_more_statements(make_site: MakeSite) -> None:
-    """A sign-in that stores a device costs as many statements as one that does not, and another request no command
-    at all."""
-    costs = []
-    for config in ({}, BOTH):
-        app = make_site(**config)
-        client, visitor = signed_in(app), app.test_client()
-        client.get("/who")
-        with counted(app) as of_sign_in:
-            client.post("/login/7")
-        with counted(app) as of_others:
-            client.get("/who")
-            visitor.get("/who")
-        costs.append((of_sign_in, of_others))
-    assert costs[0] == costs[1]
-    assert costs[0][1] == []

@@ -11,14 +11,10 @@ import pytest
 from flask import Flask, session
 
 from devservers.servers import Valkey
-from flask_langpont_session.policy.errors import ErrorClass, StoreError
-from flask_langpont_session.policy.health import DATABASE, FAILURES, PRIMARY, READ
 
-from .behind import browser, entry, sign_in
+from .behind import browser, sign_in
 from .conftest import MakeApp, cookie_of, parts
 from .looks import look
-
-QUICK = {"HEALTH_INTERVAL": 0.2}
 
 
 @pytest.fixture
@@ -77,45 +73,3 @@ def test_what_was_there_before_a_flush_is_there_again(
     look(app)
     for client in clients:
         assert shown(app, client)["input_text"] == "mine"
-
-
-def test_what_was_over_does_not_come_back(hosts: tuple[Flask, Flask], primary: Valkey) -> None:
-    """A category that a server has let go of by itself, as a look at it has shown, before it loses data."""
-    app, _ = hosts
-    client = visitor(app, input_text="mine")
-    with primary.client() as redis:
-        redis.delete(*redis.keys("session:translation:*"))
-    assert shown(app, client) == {}
-    look(app)
-    empty(primary)
-    look(app)
-    assert shown(app, client) == {}
-
-
-def test_data_of_signed_in_sessions_waits_for_the_word_of_the_database(
-    hosts: tuple[Flask, Flask], primary: Valkey
-) -> None:
-    """Only the database can say whether these sessions live; data of visitors need not wait for that."""
-    app, _ = hosts
-    client, dead, other = sign_in(app, input_text="mine"), sign_in(app, input_text="x"), visitor(app, input_text="x")
-    browser(hosts[1], dead.cookie).post("/logout")
-    state = parts(app)
-    for _ in range(FAILURES):
-        state.health.failed(StoreError(DATABASE, ErrorClass.UNREACHABLE, "Test", timed_out=True), READ)
-    empty(primary)
-    state.monitor.recovery.look_for_losses(PRIMARY, 1.0)
-    state.monitor.recovery.run_once()
-    assert shown(app, other) == {"input_text": "x"}
-    assert entry(primary, client.digest, "translation") == {}
-    state.monitor.probes.recover(DATABASE, (READ, "write"))
-    state.monitor.recovery.run_once()
-    assert entry(primary, client.digest, "translation")["input_text"] == '"mine"'
-    assert entry(primary, dead.digest, "translation") == {}
-
-
-def start_empty(server: Valkey) -> None:
-    """Start a server that has lost all its data."""
-    for file in server.folder.rglob("*"):
-        if file.is_file() and ("aof" in file.name or file.suffix == ".rdb"):
-            file.unlink()
-    server.start()

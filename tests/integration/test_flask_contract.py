@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import pytest
 from flask import (
@@ -20,21 +19,16 @@ from flask import (
     jsonify,
     redirect,
     request,
-    request_finished,
     session,
     stream_with_context,
 )
-from flask.sessions import SessionMixin
 from markupsafe import Markup
 
-from devservers.processes import wait_until
 from devservers.servers import Valkey
 from flask_langpont_session import LangPontSession
-from flask_langpont_session.testing import switched_off
 
-from .behind import digest, row_of, sign_in, stored, wait_for_level
+from .behind import digest, row_of, sign_in, stored
 from .conftest import MakeApp, close, cookie_of, parts
-from .counting import evals
 from .forms_site import browser, records
 
 
@@ -163,26 +157,6 @@ def test_a_change_after_the_save_is_not_stored_and_says_so(app: Flask, caplog: p
     assert "late value" not in caplog.text
 
 
-def test_a_change_after_a_request_that_saved_nothing_says_so_too(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
-    """The first change comes after the response, when nothing is left to store it: warned of, not stored."""
-
-    @app.get("/stream")
-    def stream() -> Response:
-        def body() -> Iterator[str]:
-            yield "a"
-            session["late_key"] = "late value"
-            yield "b"
-
-        return Response(stream_with_context(body()))
-
-    client = browser(app)
-    client.post("/set", json={"theme": "dark"})
-    with caplog.at_level(logging.WARNING):
-        assert client.get("/stream").text == "ab"
-    assert client.get("/all").json == {"theme": "dark"}
-    assert "late_key" in caplog.text
-
-
 @pytest.mark.parametrize("change", ["sign_out", "clear", "regenerate"])
 def test_a_session_that_is_given_up_after_the_response_says_so_too(
     app: Flask, caplog: pytest.LogCaptureFixture, change: str
@@ -269,31 +243,6 @@ def test_an_after_request_that_raises_saves_once_and_keeps_the_changes(app: Flas
     assert client.get("/all").json == {"usage_count": 1, "lang": "jp"}
 
 
-def test_an_error_handler_may_flash(app: Flask) -> None:
-    """Data that an error handler puts into the session is saved with the page that it makes."""
-    app.config["PROPAGATE_EXCEPTIONS"] = False
-
-    @app.get("/broken")
-    def broken() -> str:
-        session["lang"] = "jp"
-        raise RuntimeError("broken")
-
-    @app.errorhandler(RuntimeError)
-    def handle(error: RuntimeError) -> tuple[str, int]:
-        flash("something broke")
-        return "sorry", 500
-
-    @app.get("/flashes")
-    def flashes() -> Any:
-        return jsonify(get_flashed_messages())
-
-    client = browser(app)
-    assert client.get("/broken").text == "sorry"
-    assert client.get("/flashes").json == ["something broke"]
-    assert client.get("/flashes").json == []
-    assert client.get("/get/lang").json["value"] == "jp"
-
-
 @pytest.mark.parametrize("sign_in", [False, True])
 def test_a_save_may_run_twice(app: Flask, sign_in: bool) -> None:
     """The second run repeats nothing and stores what was changed in between, under the id of the first."""
@@ -314,52 +263,6 @@ def test_a_save_may_run_twice(app: Flask, sign_in: bool) -> None:
     assert {digest(cookie) for cookie in cookies if cookie} == {digest(cookies[0])}
     expected: dict[str, Any] = {"usage_count": 2, "theme": "dark"} | ({"_user_id": "7"} if sign_in else {})
     assert browser(app, cookies[0]).get("/all").json == expected
-
-
-@pytest.mark.parametrize("sign_in", [False, True])
-def test_a_listener_that_fails_after_the_save_loses_nothing(app: Flask, sign_in: bool) -> None:
-    """Flask makes an error page and saves again: what its handler changes is stored too, and the 500 is not ours."""
-    app.config["PROPAGATE_EXCEPTIONS"] = False
-    failures = iter([True])
-
-    def fail(sender: Flask, **extra: Any) -> None:
-        if request.path == "/count" and next(failures, False):
-            raise RuntimeError("a listener")
-
-    @app.post("/count")
-    def count() -> str:
-        ours().increment("usage_count")
-        if sign_in:
-            session["_user_id"] = "7"
-        return ""
-
-    @app.errorhandler(500)
-    def handle(error: Any) -> tuple[str, int]:
-        session["input_text"] = "from the handler"
-        ours().increment("usage_count")
-        return "handled", 500
-
-    client = browser(app)
-    with request_finished.connected_to(fail, app):
-        response = client.post("/count")
-    assert (response.status_code, response.text) == (500, "handled")
-    assert cookie_of(response)
-    found = client.get("/all").json
-    assert (found["usage_count"], found["input_text"]) == (2, "from the handler")
-    assert found.get("_user_id") == ("7" if sign_in else None)
-
-
-def test_a_logout_that_is_saved_twice_stays_one(app: Flask) -> None:
-    """The cookie is cleared in both responses, nothing comes back."""
-    client = sign_in(app)
-    with app.test_request_context(headers={"Cookie": f"session={client.cookie}"}):
-        session.pop("_user_id")
-        first, second = app.response_class(), app.response_class()
-        raw: Any = session._get_current_object()  # type: ignore[attr-defined]
-        app.session_interface.save_session(app, raw, first)
-        app.session_interface.save_session(app, raw, second)
-    assert cookie_of(first) == cookie_of(second) == ""
-    assert client.get("/who").json["user"] is None
 
 
 def test_a_save_without_a_session_does_nothing(app: Flask) -> None:
@@ -449,126 +352,7 @@ def test_modified_means_what_it_means_in_flask(app: Flask) -> None:
             assert session.modified
 
 
-def test_setting_modified_by_hand_is_harmless(app: Flask, primary: Valkey) -> None:
-    """``session.modified = True`` is what code for Flask's session says; here it stores and sends nothing more."""
-
-    @app.post("/touch")
-    def touch() -> str:
-        session.modified = True
-        return ""
-
-    client = browser(app)
-    assert cookie_of(client.post("/touch")) is None
-    client.post("/set", json={"lang": "jp"})
-    before = evals(primary)
-    assert cookie_of(client.post("/touch")) is None
-    assert evals(primary) == before
-    assert client.get("/all").json == {"lang": "jp"}
-
-
-ACCESSES: dict[str, Any] = {
-    "in": lambda: "lang" in session,
-    "get": lambda: session.get("lang"),
-    "item": lambda: session.get("nothing", 1),
-    "len": lambda: len(session),
-    "iter": lambda: list(session),
-    "bool": lambda: bool(session),
-    "keys": lambda: list(session.keys()),
-    "modified": lambda: session.modified,
-    "permanent": lambda: session.permanent,
-    "new": lambda: session.new,
-    "level": lambda: ours().level,
-    "category": lambda: dict(ours().category("ui")),
-    "pop a missing key": lambda: session.pop("nothing", None),
-    "flashes": lambda: get_flashed_messages(),
-}
-
-
-@pytest.mark.parametrize("level", [0, 2])
-def test_a_view_that_looks_at_the_session_gets_vary_cookie(app: Flask, level: int) -> None:
-    """CVE-2023-30861, CVE-2026-27205: any access, empty session or not, at any level; no access, no header."""
-
-    @app.get("/access/<path:how>")
-    def access(how: str) -> str:
-        ACCESSES[how]()
-        return ""
-
-    app.config["PROPAGATE_EXCEPTIONS"] = False
-    known = browser(app)
-    known.post("/set", json={"lang": "jp"})
-    with switched_off(app, *(["primary"] if level else [])):
-        assert parts(app).health.level == level
-        for client in (known, browser(app)):
-            for how in ACCESSES:
-                response = client.get(f"/access/{quote(how)}")
-                assert response.status_code == 200
-                assert response.vary.to_header() == "Cookie"
-            assert "Vary" not in client.get("/untouched").headers
-
-
-def test_vary_is_added_to_what_the_view_says(app: Flask) -> None:
-    """Other values of the header stay; an error page and a redirect have it too."""
-    app.config["PROPAGATE_EXCEPTIONS"] = False
-
-    @app.get("/vary/<what>")
-    def vary(what: str) -> Any:
-        session.get("lang")
-        if what == "error":
-            raise RuntimeError
-        response = redirect("/untouched") if what == "redirect" else app.make_response("")
-        response.headers["Vary"] = "Accept-Encoding"
-        return response
-
-    client = browser(app)
-    for page, expected in (("page", {"accept-encoding", "cookie"}), ("redirect", {"accept-encoding", "cookie"}),
-                           ("error", {"cookie"})):  # fmt: skip
-        assert client.get(f"/vary/{page}").vary.as_set() == expected
-
-
-def test_an_answer_that_shows_auth_is_not_cached(app: Flask) -> None:
-    """ASVS 14.3.2: no-store when a signed-in user's data was loaded; a view that knows better is left alone."""
-
-    @app.get("/mine")
-    def mine() -> Any:
-        return jsonify(user=session.get("_user_id")), 200, {"Cache-Control": "private, max-age=5"}
-
-    client = sign_in(app)
-    assert client.get("/who").headers["Cache-Control"] == "no-store"
-    assert client.get("/mine").headers["Cache-Control"] == "private, max-age=5"
-    assert "Cache-Control" not in client.get("/untouched").headers
-    assert "Cache-Control" not in browser(app).get("/who").headers
-
-
 # -- the mapping -------------------------------------------------------------------------------------------------------
-
-
-def test_a_session_is_a_mutable_mapping(app: Flask) -> None:
-    """Everything a dict can do by item access, with Flask's base class."""
-    with app.test_request_context():
-        raw: Any = session._get_current_object()  # type: ignore[attr-defined]
-        assert isinstance(raw, MutableMapping)
-        assert isinstance(raw, SessionMixin)
-        assert not raw
-        assert raw.setdefault("lang", "jp") == "jp"
-        raw.update({"theme": "dark"}, input_text="x")
-        assert dict(raw) == {"lang": "jp", "theme": "dark", "input_text": "x"}
-        assert set(raw) == set(raw.keys()) == {"lang", "theme", "input_text"}
-        assert len(raw) == 3
-        assert raw
-        assert sorted(raw.items())[0] == ("input_text", "x")
-        assert raw.get("nothing", "default") == "default"
-        assert raw.get("nothing") is None
-        assert 7 not in raw
-        with pytest.raises(KeyError, match="nothing"):
-            raw["nothing"]
-        assert raw.pop("lang") == "jp"
-        assert raw.popitem()[0] not in raw
-        assert len(raw) == 1
-        raw.clear()
-        assert not raw
-        assert dict(raw) == {}
-        with pytest.raises(KeyError):
-            raw.popitem()
 
 
 def test_a_key_that_no_feature_claims_is_logged_once(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
@@ -582,34 +366,6 @@ def test_a_key_that_no_feature_claims_is_logged_once(app: Flask, caplog: pytest.
     assert len(lines) == 1
     assert "value" not in lines[0].replace("values", "")
     assert not [record for record in caplog.records if "'lang'" in record.getMessage()]
-
-
-# -- where it stands ---------------------------------------------------------------------------------------------------
-
-
-def test_a_session_says_where_it_stands(make_app: MakeApp) -> None:
-    """Attributes for views and templates at each level; never session data."""
-    app = make_app()
-
-    @app.get("/stands")
-    def stands() -> Any:
-        raw = ours()
-        return jsonify(
-            [raw.level, raw.level_name, raw.fallback_mode, raw.emergency_mode, raw.unverified, sorted(dict(raw))]
-        )
-
-    user, admin = sign_in(app), browser(app)
-    admin.post("/login/1?role=admin")
-    admin.get("/who")
-    keys = ["_fresh", "_user_id", "user_role"]
-    assert user.get("/stands").json == [0, "normal", False, False, False, keys]
-    with switched_off(app, "primary"):
-        assert user.get("/stands").json == [2, "local_cache", True, False, False, keys]
-        assert browser(app).get("/stands").json == [2, "local_cache", False, False, False, []]
-    with switched_off(app, "primary", "database"):
-        assert user.get("/stands").json == [4, "minimal", True, True, False, keys]
-        assert admin.get("/stands").json == [4, "minimal", False, True, True, []]
-    assert admin.get("/stands").json == [0, "normal", False, False, False, keys]
 
 
 # -- ids and dates -----------------------------------------------------------------------------------------------------
@@ -690,25 +446,3 @@ def test_the_extension_is_set_up_once_per_application(app: Flask) -> None:
     with pytest.raises(RuntimeError, match=r"already set up .* app\.session_interface"):
         LangPontSession(app)
     assert app.session_interface is interface
-
-
-def test_a_killed_primary_in_the_middle_of_a_request_fails_no_request(app: Flask, primary: Valkey) -> None:
-    """Read from Redis, killed, then written: the same request goes on without it, and what is high is kept."""
-
-    @app.post("/middle")
-    def middle() -> Any:
-        assert session["input_text"] == "before"
-        primary.kill()
-        session["input_text"] = "after"
-        return jsonify(level=ours().level)
-
-    client = sign_in(app)
-    client.post("/set", json={"input_text": "before"})
-    response = client.post("/middle")
-    assert response.status_code == 200
-    assert cookie_of(response) is None
-    client.get("/who")
-    wait_for_level(app, 2)
-    assert client.get("/get/input_text").json["value"] == "after"
-    primary.start()
-    wait_until(lambda: stored(primary, "translation", client.cookie).get("input_text") == '"after"', "merged")

@@ -143,64 +143,9 @@ def test_a_fresh_login_is_asked_for_and_confirmed(app: Flask) -> None:
 # -- step-up -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def stepping_up(app: Flask) -> Flask:
-    """Return the application with pages of a step-up."""
-    app.config["WTF_CSRF_ENABLED"] = False
-
-    @app.post("/step-up")
-    def step_up() -> str:
-        assert current_user.is_authenticated
-        here().confirm()
-        return "confirmed"
-
-    @app.get("/when")
-    def when() -> Any:
-        return jsonify(fresh=here().fresh(max_age=300), is_known=here().authenticated_at is not None)
-
-    return app
-
-
 def here() -> Session:
     current: Session = session._get_current_object()  # type: ignore[attr-defined]
     return current
-
-
-PROVED, UNPROVED = {"fresh": True, "is_known": True}, {"fresh": False, "is_known": False}
-
-
-def test_a_confirmation_counts_in_a_browser_that_has_changed(stepping_up: Flask) -> None:
-    """Another address or an update of the browser: Flask-Login takes the session for stale at each request until it is
-    told how the browser looks, as ``confirm_login()`` does."""
-    client = signed_in(stepping_up)
-    assert client.get("/when").json == PROVED
-    client.environ_base["HTTP_USER_AGENT"] = "the same browser, updated"
-    client.get("/me")
-    assert client.get("/when").json == UNPROVED
-    assert client.post("/step-up").text == "confirmed"
-    assert client.get("/me").json == {"user": "7", "fresh": True, "level": 0}
-    assert client.get("/when").json == PROVED
-
-
-def test_a_password_that_comes_with_a_remember_cookie_alone_counts(stepping_up: Flask) -> None:
-    """The request signs in by the cookie, and has the proof as well."""
-    client = signed_in(stepping_up, remember=True)
-    client.delete_cookie("session")
-    assert client.post("/step-up").text == "confirmed"
-    assert client.get("/when").json == PROVED
-    assert client.get("/me").json == {"user": "7", "fresh": True, "level": 0}
-
-
-def test_flask_logins_own_confirmation_is_no_proof(stepping_up: Flask) -> None:
-    """I27: of a session that began by a remember cookie it is not known when a password was entered."""
-    client = signed_in(stepping_up, remember=True)
-    client.delete_cookie("session")
-    assert client.get("/me").json == {"user": "7", "fresh": False, "level": 0}
-    assert client.post("/confirm").text == "fresh again"
-    assert client.get("/fresh-only").text == "secret"
-    assert client.get("/when").json == UNPROVED
-    client.post("/step-up")
-    assert client.get("/when").json == PROVED
 
 
 # -- the remember cookie -----------------------------------------------------------------------------------------------
@@ -310,13 +255,6 @@ def test_i35_who_signs_in_next_keeps_an_own_remember_cookie_only(app: Flask, rem
     assert who(client) == ("8" if remember else None)
 
 
-def test_a_visitors_clear_leaves_the_remember_cookie(app: Flask) -> None:
-    """It signs no user out: a login page does so before the user is known."""
-    client = signed_in(with_own_sign_outs(app), remember=True)
-    client.delete_cookie("session")
-    assert cookie_of(client.get("/leave/clear()"), REMEMBER) is None
-
-
 def test_remember_is_never_stored(app: Flask, primary: Valkey) -> None:
     """``_remember`` and ``_remember_seconds`` live for one request: not in Redis, not in SQL."""
 
@@ -405,38 +343,6 @@ def test_a_browser_that_opens_two_pages_at_once_keeps_its_remember_cookie(make_l
     assert row_count(app, "live") == 1
     assert who(tab) == "7"
     assert tab.get_cookie(REMEMBER).value == remember
-
-
-def test_requests_beside_the_one_that_is_told_bring_back_nothing_either(make_limited: Callable[..., Flask]) -> None:
-    """They were sent with the remember cookie before it went, and come after the one that asks why."""
-    app = make_limited()
-    phone, laptop = signed_in(app, remember=True), signed_in(app, remember=True)
-    assert laptop.post("/end-others").text == "1"
-    kept = phone.get_cookie(REMEMBER).value
-    assert phone.get("/why").json == {"displaced": True, "user": None}
-    assert phone.get_cookie(REMEMBER) is None
-    for _ in range(2):
-        phone.set_cookie(REMEMBER, kept)
-        assert phone.post("/poll").json == {"user": None}
-        assert phone.get_cookie(REMEMBER) is None
-    assert phone.get("/why").json == {"displaced": False, "user": None}
-    assert who(laptop) == "7"
-    assert row_count(app, "live") == 1
-
-
-def test_a_page_is_not_refused_again_and_again_for_a_remember_cookie(make_limited: Callable[..., Flask]) -> None:
-    """A browser that was closed, and whose session lives: its visitor is told once, and can reach the pages."""
-    app = make_limited(MAX_SESSIONS_PER_USER=1, ON_LIMIT="refuse")
-    client = signed_in(app, remember=True)
-    client.delete_cookie("session")
-    refused = client.get("/me")
-    assert (refused.status_code, cookie_of(refused, REMEMBER)) == (403, "")
-    assert who(client) is None
-
-    by_password = browser(app)
-    by_password.set_cookie(REMEMBER, "of another user")
-    assert by_password.post("/in/7").status_code == 403
-    assert by_password.get_cookie(REMEMBER) is not None
 
 
 # -- session protection ------------------------------------------------------------------------------------------------
@@ -549,25 +455,6 @@ def test_a_remember_cookie_on_a_page_is_put_off_without_the_database(app: Flask,
     assert who(client) == "7"
 
 
-def test_a_remember_cookie_outlives_a_database_that_was_killed(on_postgres: Flask, postgres: Postgres) -> None:
-    """The page that meets the outage at its save is a 503, those after it are a visitor's; none touches the token."""
-    client = signed_in(on_postgres, remember=True)
-    client.delete_cookie("session")
-    with parts(on_postgres).monitor.paused():  # it could notice first
-        postgres.kill()
-        first = client.get("/me")
-    assert first.status_code == 503
-    assert int(first.headers["Retry-After"]) > 0
-    assert not first.headers.getlist("Set-Cookie")
-    wait_until(lambda: not parts(on_postgres).health.snapshot().can("database", "write"), "database known to be down")
-    later = client.get("/me")
-    assert later.status_code == 200
-    assert later.json["user"] is None
-    assert not later.headers.getlist("Set-Cookie")
-    postgres.start()
-    wait_until(lambda: client.get("/me").json["user"] == "7", "signed in again")
-
-
 def test_the_page_that_tells_of_a_refused_login_may_ask_for_the_user(on_postgres: Flask, postgres: Postgres) -> None:
     """Flask-Login sets ``_fresh = False`` inside the error page, and that is no second refusal."""
 
@@ -598,37 +485,3 @@ def test_a_moved_session_without_the_database_is_refused_and_kept(app: Flask) ->
         assert not response.headers.getlist("Set-Cookie")
         assert client.get("/me").json == {"user": "7", "fresh": True, "level": 0}
     assert client.get("/me").json == {"user": "7", "fresh": True, "level": 0}
-
-
-def test_session_protection_does_not_refuse_pages_of_a_session_that_cannot_be_verified(app: Flask) -> None:
-    """Flask-Login sets ``_fresh = False`` for it as for every visitor with data; afterwards it is as it was."""
-    client = signed_in(app)
-    with switched_off(app, "primary", "database"):
-        parts(app).backend.memory.clear()  # another worker, which never saw the user
-        client.post("/set", json={"input_text": "meanwhile"})
-        for _ in range(2):
-            response = client.get("/me")
-            assert response.status_code == 200
-            assert response.json == {"user": None, "fresh": False, "level": 4}
-            assert cookie_of(response) is None
-        assert client.post("/set", json={"user_role": "admin"}).status_code == 503
-    assert client.get("/me").json == {"user": "7", "fresh": True, "level": 0}
-
-
-@pytest.mark.parametrize("order", [("_user_id", "_fresh", "_id"), ("_id", "_fresh", "_user_id")])
-def test_strong_protection_holds_without_the_database(
-    app: Flask, monkeypatch: pytest.MonkeyPatch, order: tuple[str, ...]
-) -> None:
-    """Whatever key Flask-Login removes first, the other browser is never shown the user and never gets a cookie."""
-    monkeypatch.setattr(flask_login.login_manager, "SESSION_KEYS", order)
-    app.config["SESSION_PROTECTION"] = "strong"
-    client = signed_in(app)
-    with switched_off(app, "database"):
-        thief = browser(app, client.cookie)
-        for _ in range(2):
-            response = thief.get("/me", **OTHER_BROWSER)
-            assert response.status_code == 503 or response.json["user"] is None
-            assert cookie_of(response) in (None, "")
-    response = browser(app, client.cookie).get("/me", **OTHER_BROWSER)
-    assert response.json["user"] is None
-    assert not row_of(app, client.cookie).live

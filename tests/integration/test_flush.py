@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +13,6 @@ from devservers.processes import wait_until
 from devservers.servers import Postgres, Valkey
 from flask_langpont_session import GrantRefused, Kept, session
 from flask_langpont_session.metrics.recorder import NotKept
-from flask_langpont_session.testing import switched_off
 
 from .behind import emptied, row_of, stored, wait_for_level
 from .conftest import MakeApp, cookie_of, parts
@@ -85,16 +83,6 @@ def test_at_level_0_it_is_in_redis_while_the_view_goes_on(app: Flask, client: An
     assert found == {"input_text": '"paid"', "theme": '"dark"', "lang": '"jp"'}
 
 
-def test_auth_of_a_user_is_in_the_database(app: Flask) -> None:
-    """A sign-in, a right and other auth keys; what else is saved with them is in Redis, which is the worst of it."""
-    client: Any = app.test_client()
-    assert client.post("/pay", json={"_user_id": "7"}).json == {"place": "database", "kept": {"auth": "database"}}
-    assert client.post("/pay", json={"user_role": "editor"}).json["place"] == "database"
-    assert client.post("/pay", json={"daily_limit": 7}).json["place"] == "database"
-    both = client.post("/pay", json={"daily_limit": 8, **HIGH}).json
-    assert both == {"place": "redis", "kept": {"auth": "database", "translation": "redis"}}
-
-
 def test_a_full_journal_is_nowhere(app: Flask, client: Any, primary: Valkey) -> None:
     """I19: it is counted once, not again at the end of the request; with room again the next one is kept."""
     disk = Disk(app)
@@ -107,18 +95,6 @@ def test_a_full_journal_is_nowhere(app: Flask, client: Any, primary: Valkey) -> 
     assert losses(app) == {("writes_lost", "journal full", "translation"): 1}
     disk.make_room()
     assert client.post("/pay", json=HIGH).json["place"] == "journal"
-
-
-def test_a_journal_that_fails_is_nowhere(app: Flask, client: Any, primary: Valkey, tmp_path: Path) -> None:
-    """A journal that fails gives ``nowhere``, whatever SQLite says of it."""
-    primary.kill()
-    client.get("/all")
-    wait_for_level(app, 2)
-    with parts(app).monitor.paused():
-        parts(app).backend.journal.close()
-        (tmp_path / "journal.sqlite3").write_bytes(b"not a database" * 100)
-        assert client.post("/pay", json=HIGH).json == {"place": "nowhere", "kept": {"translation": "nowhere"}}
-    assert losses(app) == {("writes_lost", "journal failed", "translation"): 1}
 
 
 # -- the rest of the request -------------------------------------------------------------------------------------------
@@ -145,44 +121,7 @@ def test_it_may_be_called_again_and_again(app: Flask, client: Any, primary: Valk
     assert (found["input_text"], found["usage_count"]) == (["one", "two", "three"], 3)
 
 
-@pytest.mark.parametrize("down", [(), ("primary",), ("primary", "database")])
-def test_the_request_goes_on_seeing_what_it_has_set(app: Flask, client: Any, down: tuple[str, ...]) -> None:
-    """The request sees its values wherever they are kept, also nowhere; what is removed afterwards is gone."""
-
-    def pay() -> Any:
-        session["input_text"] = session["theme"] = ["x"]
-        session.flush()
-        first = [session["input_text"], session["theme"], sorted({*session} & {"input_text", "theme"})]
-        del session["theme"]
-        session.flush()
-        return [*first, "theme" in session, "theme" in list(session)]
-
-    view(app, pay)
-    with ExitStack() as stack:
-        if down:
-            stack.enter_context(switched_off(app, *down))
-        assert client.post("/do").json == [["x"], ["x"], ["input_text", "theme"], False, False]
-
-
 # -- ids and cookies ---------------------------------------------------------------------------------------------------
-
-
-def test_a_visitor_without_an_id_gets_its_cookie_at_the_end(app: Flask) -> None:
-    """The cookie leads to what was flushed, and to what came afterwards; the session began once."""
-
-    def pay() -> Any:
-        session["input_text"] = "paid"
-        place = session.flush()
-        session["theme"] = "dark"
-        return [place, session.new, session.digest]
-
-    view(app, pay)
-    client: Any = app.test_client()
-    response = client.post("/do")
-    assert response.json[:2] == ["redis", True]
-    assert cookie_of(response)
-    assert client.get("/all").json == {"input_text": "paid", "theme": "dark"}
-    assert parts(app).recorder.counters()["sessions_created"] == 1
 
 
 def test_signing_in_after_a_flush_takes_the_data_along(app: Flask) -> None:
@@ -222,47 +161,6 @@ def test_a_sign_in_that_is_flushed_goes_on(app: Flask, client: Any) -> None:
     found = client.get("/all").json
     expected = {"_user_id": "8", "user_role": "editor", "input_text": "paid", "daily_limit": 7, "usage_count": 1}
     assert expected.items() <= found.items()
-
-
-@pytest.mark.parametrize("flushes", [(True, False), (True, True), (False, True)])
-def test_a_sign_in_and_a_sign_out_of_one_request(app: Flask, client: Any, flushes: tuple[bool, bool]) -> None:
-    """Nobody is signed in afterwards, whichever of them was flushed, and ``ui`` lives on."""
-
-    def pay() -> Any:
-        session["_user_id"] = "8"
-        if flushes[0]:
-            session.flush()
-        digest = session.digest
-        session.sign_out()
-        if flushes[1]:
-            session.flush()
-        return digest
-
-    view(app, pay)
-    response = client.post("/do")
-    row = parts(app).backend.database.load(response.json)
-    assert row is None or not row.live
-    assert client.get("/all").json == {"lang": "jp"}
-
-
-def test_a_sign_out_is_flushed(app: Flask, postgres: Postgres) -> None:
-    """It is as durable as the answer says; the cookie goes at the end."""
-
-    def leave() -> Any:
-        session.clear()
-        return [session.flush(), dict(session.kept), list(session)]
-
-    view(app, leave)
-    for down, place in (((), "database"), (("database",), "journal")):
-        client = app.test_client()
-        cookie = cookie_of(client.post("/login/7"))
-        with ExitStack() as stack:
-            if down:
-                stack.enter_context(switched_off(app, *down))
-            response = client.post("/do")
-        assert response.json == [place, {"auth": place}, []]
-        assert cookie_of(response) == ""
-        assert not row_of(app, cookie).live
 
 
 def test_a_change_of_id_is_flushed(app: Flask, client: Any) -> None:

@@ -12,7 +12,7 @@ from flask import Flask, session
 from devservers.servers import Valkey
 from flask_langpont_session.testing import switched_off
 
-from .behind import browser, digest, key, row, sign_in, stored
+from .behind import browser, digest, row, sign_in, stored
 from .conftest import MakeApp, cookie_of, parts
 from .counting import evals
 
@@ -20,7 +20,6 @@ BEFORE: dict[str, Any] = {"FEATURES": {"all_others": {"keys": ["*"], "category":
 """The table of before: keys that no feature names are in ui."""
 
 CART, MORE = '["tea"]', '["tea","milk"]'
-DAY, HOUR, MONTH = 86_400_000, 3_600_000, 31 * 86_400_000
 
 
 def with_views(app: Flask) -> Flask:
@@ -84,16 +83,6 @@ VISITOR, USER = "/untouched", "/login/7"
 
 
 @pytest.mark.parametrize("page", [VISITOR, USER])
-def test_it_is_shown_as_what_it_is_now(old: Flask, app: Flask, primary: Valkey, page: str) -> None:
-    """The key is shown as what it is by the table, and stays where it is as long as it is only read."""
-    client = begun(old, app, page)
-    assert cart(client) == ["tea"]
-    assert client.get("/all").json.items() >= {"cart": ["tea"], "theme": "dark"}.items()
-    assert stored(primary, "ui", client.cookie) == {"cart": CART, "theme": '"dark"'}
-    assert stored(primary, "data", client.cookie) == {}
-
-
-@pytest.mark.parametrize("page", [VISITOR, USER])
 def test_it_moves_when_it_is_written_in_one_script(old: Flask, app: Flask, primary: Valkey, page: str) -> None:
     client = begun(old, app, page)
     client.get("/all")
@@ -121,17 +110,6 @@ def test_a_number_is_added_to_where_it_is(old: Flask, app: Flask, primary: Valke
 
 
 # -- the rules of the feature ------------------------------------------------------------------------------------------
-
-
-def test_users_and_rights_are_taken_from_nowhere_else(app: Flask, primary: Valkey) -> None:
-    """I8: whatever lies in a category of data, also where all of a session is listed."""
-    client: Any = app.test_client()
-    cookie = cookie_of(client.post("/set", json={"theme": "dark"}))
-    with primary.client() as redis:
-        redis.hset(key(digest(cookie), "ui"), mapping={"_user_id": '"7"', "user_role": '"admin"', "daily_limit": "9"})
-    with app.test_request_context(headers={"Cookie": f"session={cookie}"}):
-        assert dict(session) == {"theme": "dark"}
-        assert [session.get(name) for name in ("_user_id", "user_role", "daily_limit")] == [None] * 3
 
 
 def test_a_key_that_was_a_right_is_data_of_the_row_until_it_is_written(make_app: MakeApp, primary: Valkey) -> None:

@@ -15,12 +15,8 @@ from tests.faults.proxy import HANG, FaultProxy
 
 from .behind import (
     browser,
-    digest,
     elsewhere,
     emptied,
-    entry,
-    key,
-    questions,
     row,
     sign_in,
     wait_until_home,
@@ -29,8 +25,6 @@ from .behind import (
 from .conftest import MakeApp, cookie_of, parts
 
 """A busy machine is no outage."""
-
-HOUR = 3_600_000
 
 
 @pytest.fixture
@@ -73,18 +67,6 @@ def fresh(client: Any, category: str = "auth") -> dict[str, Any]:
     return answer
 
 
-def changed_elsewhere(app: Flask, name: str | None, **payload: bytes) -> None:
-    """Write auth keys of a session as another host, without telling Redis."""
-    assert name
-    database = elsewhere(app)
-    now = database.load(name)
-    assert now
-    assert database.update(
-        name, seen=now.version, payload={**now.payload, **payload}, user_id=now.user_id, idle_ms=3_600_000
-    )
-    database.close()
-
-
 def killed_elsewhere(app: Flask, name: str | None) -> None:
     """End a session as another host, without telling Redis."""
     assert name
@@ -105,17 +87,6 @@ def test_i2_a_revocation_elsewhere_is_seen_at_once(app: Flask) -> None:
     assert (answer["before"]["user"], answer["fresh"], answer["now"]["user"]) == ("7", False, None)
     assert answer["unverified"] is False
     assert client.get("/who").json["user"] is None
-
-
-def test_i2_a_change_of_rights_elsewhere_is_seen_at_once(app: Flask) -> None:
-    """I2, I4: the request goes on with what the database says, and so does the next one, without another question."""
-    client = sign_in(app)
-    changed_elsewhere(app, client.digest, user_role=b'"guest"')
-    answer = fresh(client)
-    assert (answer["before"]["role"], answer["fresh"], answer["now"]["role"]) == ("user", True, "guest")
-    asked = questions(app)
-    assert client.get("/get/user_role").json["value"] == "guest"
-    assert questions(app) == asked
 
 
 def test_a_visitor_costs_no_question(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,113 +191,7 @@ def test_without_the_database_the_data_of_other_categories_stays(outage: Outage)
     assert client.get("/get/cart").json["value"] == [0, 1, 2]
 
 
-# -- what the request changed itself -----------------------------------------------------------------------------------
-
-
-def test_changes_of_the_same_request_stay(app: Flask, primary: Valkey) -> None:
-    """Set, removed, counted up, and changed inside of a value, in auth and elsewhere: seen after it, and stored."""
-
-    @app.post("/change")
-    def change() -> Any:
-        session["daily_limit"] = 9
-        session["_state_list"].append("inner")
-        session["cart"][0]["n"] = 1
-        session["theme"] = "dark"
-        session["translation_context"] = ["new"]
-        del session["lang"]
-        session.increment("usage_count", 2)
-        is_fresh = session.fresh("auth")
-        session["translation_context"].append("newer")
-        return jsonify(fresh=is_fresh, seen=dict(session))
-
-    client = sign_in(app, _state_list=["a"], cart=[{"n": 0}], lang="jp", usage_count=1, daily_limit=5)
-    expected = {
-        "_user_id": "7", "_fresh": True, "user_role": "user", "daily_limit": 9, "_state_list": ["a", "inner"],
-        "cart": [{"n": 1}], "theme": "dark", "translation_context": ["new", "newer"], "usage_count": 3,
-    }  # fmt: skip
-    assert client.post("/change").json == {"fresh": True, "seen": expected}
-    assert client.get("/all").json == expected
-    assert '"daily_limit":9' in row(app, client.digest)["payload"].replace(" ", "")
-    assert '"inner"' in row(app, client.digest)["payload"]
-    assert entry(primary, client.digest, "ui")["theme"] == '"dark"'
-
-
-def test_changes_are_merged_onto_what_the_database_says(app: Flask) -> None:
-    """Another host changed the row meanwhile: both changes count, none is refused or lost."""
-
-    @app.post("/limit")
-    def limit() -> Any:
-        session["daily_limit"] = 9
-        return jsonify(fresh=session.fresh(), role=session["user_role"], limit=session["daily_limit"])
-
-    client = sign_in(app)
-    changed_elsewhere(app, client.digest, user_role=b'"guest"', early_access=b"true")
-    assert client.post("/limit").json == {"fresh": True, "role": "guest", "limit": 9}
-    found = client.get("/all").json
-    assert (found["user_role"], found["early_access"], found["daily_limit"]) == ("guest", True, 9)
-
-
-@pytest.mark.parametrize("category", ["auth", "data", "translation"])
-def test_what_was_only_read_is_not_written(app: Flask, primary: Valkey, category: str) -> None:
-    """Another request changes a list that this one has read: asking afresh makes no change of it."""
-
-    @app.post("/read")
-    def read() -> Any:
-        before = [list(session["cart"]), list(session["translation_context"]), list(session["_state_list"])]
-        with primary.client() as redis:
-            redis.hset(key(session.digest, "data"), "cart", '["theirs"]')
-            redis.hset(key(session.digest, "translation"), "translation_context", '["theirs"]')
-        session.fresh(category)
-        assert [session["cart"], session["translation_context"]] == [
-            ["theirs"] if category == name else ["mine"] for name in ("data", "translation")
-        ]
-        return jsonify(before)
-
-    client = sign_in(app, cart=["mine"], translation_context=["mine"], _state_list=["mine"])
-    version = row(app, client.digest)["version"]
-    assert client.post("/read").json == [["mine"]] * 3
-    assert entry(primary, client.digest, "data")["cart"] == '["theirs"]'
-    assert entry(primary, client.digest, "translation")["translation_context"] == '["theirs"]'
-    assert row(app, client.digest)["version"] == version
-
-
 # -- another id --------------------------------------------------------------------------------------------------------
-
-
-def test_a_sign_in_of_this_request_is_not_fresh_yet(app: Flask) -> None:
-    """The database does not know of it; a user who signs out is not fresh either. Both see what they did themselves."""
-
-    @app.post("/in")
-    def sign_in_now() -> Any:
-        session["_user_id"] = "8"
-        return jsonify(fresh=session.fresh(), user=session["_user_id"])
-
-    @app.post("/out")
-    def sign_out_now() -> Any:
-        session.sign_out()
-        return jsonify(fresh=session.fresh(), user=session.get("_user_id"))
-
-    client: Any = app.test_client()
-    assert client.post("/in").json == {"fresh": False, "user": "8"}
-    assert client.get("/fresh").json["fresh"] is True
-    assert client.get("/who").json["user"] == "8"
-    assert client.post("/out").json == {"fresh": False, "user": None}
-    assert client.get("/who").json["user"] is None
-
-
-def test_i2_a_new_id_is_no_word_of_the_database(app: Flask) -> None:
-    """I2: ``regenerate()`` alone does not ask; a session that ended elsewhere is not fresh under its next id either."""
-
-    @app.post("/regenerate")
-    def regenerate() -> Any:
-        session.regenerate()
-        return jsonify(fresh=session.fresh())
-
-    client = sign_in(app)
-    assert client.post("/regenerate").json["fresh"] is True
-    killed_elsewhere(app, digest(client.get_cookie("session").value))
-    assert client.post("/regenerate").json["fresh"] is False
-    assert client.get("/who").json["user"] is None
 
 
 def test_i2_a_new_id_waits_for_the_database(outage: Outage) -> None:
@@ -354,30 +219,6 @@ def test_i2_a_new_id_waits_for_the_database(outage: Outage) -> None:
 # -- other categories --------------------------------------------------------------------------------------------------
 
 
-def test_another_category_is_read_again(app: Flask, primary: Valkey) -> None:
-    """Writes of others since the first look are seen, writes of this request stay, and auth is not asked about."""
-
-    @app.post("/ui")
-    def ui() -> Any:
-        session["theme"] = "mine"
-        session["preferred_lang"].append("mine")
-        assert (session["lang"], session["temp_lang_override"]) == ("jp", "1")
-        with primary.client() as redis:
-            redis.hset(key(session.digest, "ui"), mapping={"lang": '"en"', "theme": '"theirs"', "avg_rating": "1"})
-            redis.hdel(key(session.digest, "ui"), "temp_lang_override")
-        is_fresh = session.fresh("ui")
-        return jsonify(fresh=is_fresh, ui=dict(session.category("ui")), user=session["_user_id"])
-
-    client = sign_in(app, lang="jp", temp_lang_override="1", preferred_lang=[], source_lang="ja")
-    asked = questions(app)
-    expected = {"lang": "en", "theme": "mine", "avg_rating": 1, "preferred_lang": ["mine"]}
-    assert client.post("/ui").json == {"fresh": True, "ui": expected, "user": "7"}
-    assert questions(app) == asked
-    found = client.get("/all").json
-    assert {name: found.get(name) for name in expected} == expected
-    assert found["source_lang"] == "ja"
-
-
 def test_without_the_primary_no_category_is_fresh(app: Flask, primary: Valkey) -> None:
     """The answer says so; what the table keeps in an outage (high) is shown, what the request changed stays."""
 
@@ -394,12 +235,6 @@ def test_without_the_primary_no_category_is_fresh(app: Flask, primary: Valkey) -
     assert client.post("/outage").json == {"fresh": False, "text": "before", "lang": "en"}
     found = client.get("/all").json
     assert (found["input_text"], found["source_lang"], found["_user_id"]) == ("before", "en", "7")
-
-
-def test_a_category_that_is_not_there_is_an_error(app: Flask) -> None:
-    """A misspelt name must not pass for an answer."""
-    with app.test_request_context(), pytest.raises(KeyError):
-        session.fresh("Auth")
 
 
 # -- @requires_fresh ---------------------------------------------------------------------------------------------------

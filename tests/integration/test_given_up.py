@@ -14,9 +14,6 @@ from devservers.servers import Valkey
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, WRITE
 from flask_langpont_session.policy.presets import DEFAULT_CATEGORIES
-from flask_langpont_session.recovery.giving_back import Refill
-from flask_langpont_session.recovery.merges import Carries
-from flask_langpont_session.recovery.rows import Resync
 from flask_langpont_session.stores.host.journal import Carry
 
 from .behind import browser, digest, entry, row, sign_in
@@ -39,37 +36,6 @@ def lose(app: Flask, *stores: str) -> None:
     for store in stores:
         for way in BOTH:
             parts(app).health.failed(StoreError(store, ErrorClass.UNREACHABLE, "Test", timed_out=True), way)
-
-
-@pytest.mark.parametrize("owner", [Refill, Carries])
-def test_i29_a_kind_of_recovery_that_fails_stops_no_other(
-    make_app: MakeApp, primary: Valkey, owner: type, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Redis gets back what it lost, a sign-out and a change reach the stores, and rows that changed are pushed: all but
-    the kind of work that fails in a way that the package does not know."""
-    app = make_app(HEALTH_INTERVAL=3600)
-    state, leaving, staying = parts(app), sign_in(app), sign_in(app, "8", input_text="before")
-
-    def fails(*arguments: Any, **options: Any) -> Any:
-        raise KeyError("what no one has thought of")
-
-    monkeypatch.setattr(owner, "pending", fails)
-    with state.monitor.paused(), primary.client() as redis:
-        lose(app, PRIMARY)
-        leaving.post("/logout")
-        staying.post("/set", json={"partner_message": "during"})
-        redis.flushall()
-        for store in (PRIMARY, DATABASE):
-            state.monitor.probes.recover(store, BOTH)
-        state.monitor.recovery.steps.giving_back.begin("", 0)
-        if owner is Resync:
-            wait_until(lambda: drained_by_a_round(app), "all but what fails")
-        state.monitor.tick()
-        is_drained = state.backend.journal.waiting().entries == 0
-    assert is_drained or owner is not Resync  # what was not given back keeps data waiting, see I32
-    assert not row(app, leaving.digest)["live"]
-    assert ("input_text" in entry(primary, staying.digest, "translation")) == (owner is not Refill)
-    assert state.monitor.recovery.has_incidents == (owner is Resync)
 
 
 def drained_by_a_round(app: Flask) -> bool:

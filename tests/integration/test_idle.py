@@ -6,15 +6,13 @@ Time passes by moving what the stores hold back.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import psycopg
 import pytest
-from flask import Flask, session
+from flask import Flask
 
-from devservers.processes import wait_until
 from devservers.servers import Postgres, Valkey
 
 from .behind import (
@@ -74,20 +72,6 @@ def is_about(found: int, expected: int) -> bool:
     return expected - NOW <= found <= expected + NOW
 
 
-# -- with everything healthy -------------------------------------------------------------------------------------------
-
-
-def test_the_read_that_verifies_moves_the_expiry(app: Flask, primary: Valkey) -> None:
-    """The expiry moves in the database and in Redis; the version stays, for nothing has changed."""
-    client = sign_in(app)
-    pass_time(app, primary, client.digest, QUARTER + 1)
-    assert client.get("/who").json["user"] == "7"
-    assert all(is_about(found, IDLE) for found in left(app, primary, client))
-    assert row(app, client.digest)["version"] == 1
-    with primary.client() as redis:
-        assert is_about(redis.pttl(f"session:auth:{{{client.digest}}}"), IDLE)
-
-
 # -- sessions that were not used ---------------------------------------------------------------------------------------
 
 
@@ -101,25 +85,6 @@ def test_s4_a_session_that_was_idle_for_too_long_is_ended_for_ever(hosts: Hosts,
     assert entry(primary, client.digest)["@live"] == "0"
     age_row(hosts.here, client.digest, -IDLE)
     assert [who(app, client) for app in hosts] == [None, None]
-
-
-# -- a use that only Redis knows of ------------------------------------------------------------------------------------
-
-
-def test_a_session_that_is_not_permanent_any_more_lives_shorter(app: Flask, primary: Valkey) -> None:
-    """S3 has this exception: the life was changed on purpose, and Redis must not remember the longer one."""
-
-    @app.post("/permanent/<int:flag>")
-    def permanent(flag: int) -> str:
-        session.permanent = bool(flag)
-        return ""
-
-    client = sign_in(app)
-    client.post("/permanent/1")
-    assert min(left(app, primary, client)) > 10 * IDLE
-    client.post("/permanent/0")
-    assert all(is_about(found, IDLE) for found in left(app, primary, client))
-    assert client.get("/who").json["user"] == "7"
 
 
 # -- the database is down ----------------------------------------------------------------------------------------------
@@ -175,39 +140,6 @@ def test_i3_a_use_is_no_confirmation(pg_app: Flask, postgres: Postgres, primary:
     postgres.start()
     wait_until_home(app)
     assert client.get("/who").json["user"] == "7"
-
-
-def test_s1_a_user_who_is_active_while_the_database_is_read_only_stays(
-    make_app: MakeApp, postgres: Postgres, primary: Valkey
-) -> None:
-    """S1, I6: it answers reads and notes nothing: the use is kept in Redis, and is in the row afterwards."""
-    app = make_app(**QUICK, DATABASE_URL=emptied(postgres))
-    client = sign_in(app)
-    with parts(app).monitor.paused():
-        for _ in range(6):  # a quarter of the idle time and more each
-            pass_time(app, primary, client.digest, QUARTER + NOW)
-            with read_only(postgres):
-                assert who(app, client) == "7"
-        assert row(app, client.digest)["idle_expires_at"] < now_ms(primary)
-        assert waiting(app) == 1
-    wait_until_home(app)
-    assert row(app, client.digest)["idle_expires_at"] > now_ms(primary)
-    assert who(app, client) == "7"
-
-
-@contextmanager
-def read_only(postgres: Postgres) -> Iterator[None]:
-    """The database takes no writes, as a standby that is not promoted yet."""
-    with psycopg.connect(postgres.url.replace("+psycopg", ""), autocommit=True) as connection:
-        try:
-            connection.execute("ALTER SYSTEM SET default_transaction_read_only = on")
-            connection.execute("SELECT pg_reload_conf()")
-            wait_until(lambda: connection.execute("SHOW transaction_read_only").fetchone() == ("on",), "read-only")
-            yield
-        finally:
-            connection.execute("SET default_transaction_read_only = off")
-            connection.execute("ALTER SYSTEM RESET default_transaction_read_only")
-            connection.execute("SELECT pg_reload_conf()")
 
 
 def test_s2_a_young_lease_does_not_keep_the_expiry_from_moving(hosts: Hosts, primary: Valkey) -> None:

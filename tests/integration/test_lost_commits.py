@@ -14,14 +14,13 @@ from flask import Flask
 from devservers.postgres import Postgres
 from devservers.processes import wait_until
 from devservers.servers import Valkey
-from flask_langpont_session.events import DatabaseWentBack
 from flask_langpont_session.policy.serializer import decode
-from flask_langpont_session.stores.sql.tables import METADATA, SESSIONS
-from flask_langpont_session.testing import captured_events, switched_off
+from flask_langpont_session.stores.sql.tables import METADATA
+from flask_langpont_session.testing import switched_off
 
-from .behind import age_row, browser, key, pass_time, resting, row, sign_in, waiting, who
+from .behind import age_row, browser, pass_time, resting, row, sign_in, who
 from .conftest import MakeApp, close, parts
-from .counting import counted, wait_for_monitors
+from .counting import wait_for_monitors
 
 Tables = Mapping[str, Sequence[sa.RowMapping]]
 
@@ -39,13 +38,6 @@ def go_back(app: Flask, tables: Tables) -> None:
             connection.execute(table.delete())
             if rows := tables[table.name]:
                 connection.execute(table.insert(), [dict(row) for row in rows])
-
-
-@pytest.fixture
-def two_hosts(make_app: MakeApp, sqlite_url: str, tmp_path: Path) -> tuple[Flask, Flask]:
-    """A worker of each; they share a database, not a journal."""
-    there = {"DATABASE_URL": sqlite_url, "JOURNAL": str(tmp_path / "there.sqlite3")}
-    return make_app(DATABASE_URL=sqlite_url), make_app(**there)
 
 
 def lost_commits(*apps: Flask) -> int:
@@ -68,81 +60,6 @@ def an_admin(app: Flask) -> Any:
     client = sign_in(app)
     assert client.post("/set", json={"user_role": "admin", "identity.provides": ["edit"]}).status_code == 200
     return client
-
-
-@pytest.mark.parametrize("knows_by", ["its memory", "Redis"])
-def test_i34_a_right_that_was_withdrawn_stays_so(
-    two_hosts: tuple[Flask, Flask], primary: Valkey, knows_by: str
-) -> None:
-    """Rights that both versions have are kept, and the row is leased again: it costs no question per request."""
-    here, there = two_hosts
-    client = an_admin(here)
-    before = remembered(here)
-    client.post("/set", json={"user_role": "user"})
-    known = row(here, client.digest)["version"]
-    go_back(here, before)
-    app = here if knows_by == "its memory" else there
-    wait_for_monitors()
-    with resting(here, there):
-        pass_time(app, primary, client.digest, parts(app).settings.lease_terms.verify_ms + 1)
-        assert role(app, client) is None
-        assert browser(app, client.cookie).get("/get/identity.provides").json["value"] == ["edit"]
-        assert who(app, client) == "7"
-    assert row(app, client.digest)["version"] == known + 1
-    assert "admin" not in row(app, client.digest)["payload"]
-    assert lost_commits(here, there) == 1
-    with counted(app) as sent:
-        assert (role(app, client), who(app, client)) == (None, "7")
-    assert sent == []
-
-
-def test_i34_a_row_that_was_to_end_within_a_minute_is_not_missed(make_app: MakeApp, primary: Valkey) -> None:
-    """A row that would have ended within a minute may have ended by another clock, and is purged."""
-    app = make_app()
-    client = an_admin(app)
-    wait_for_monitors()
-    with resting(app):
-        pass_time(app, primary, client.digest, parts(app).settings.life.absolute_ms - 50_000)
-        parts(app).backend.memory.forget(client.digest)
-        with parts(app).backend.database.engine.begin() as connection:
-            connection.execute(SESSIONS.delete())
-        assert who(app, client) is None
-    assert lost_commits(app) == 0
-
-
-def test_i34_a_sign_out_is_told_again_after_an_outage(make_app: MakeApp, sqlite_url: str, primary: Valkey) -> None:
-    """No request asks for the session, its tombstone is gone, and the worker that ended it too."""
-    here = make_app(DATABASE_URL=sqlite_url)
-    client = sign_in(here)
-    before = remembered(here)
-    assert client.post("/logout").status_code == 200
-    wait_for_monitors()
-    close(here)
-    there = make_app(DATABASE_URL=sqlite_url)
-    go_back(there, before)
-    with primary.client() as redis:
-        redis.delete(key(client.digest))
-    with captured_events(there) as events:
-        after_an_outage(there)
-        after_an_outage(there)
-    assert [event for event in events if isinstance(event, DatabaseWentBack)] == [DatabaseWentBack(1)]
-    assert not row(there, client.digest)["live"]
-    assert (who(there, client), lost_commits(there), waiting(there)) == (None, 1, 0)
-
-
-def test_i34_a_user_who_was_logged_out_everywhere_stays_so(make_app: MakeApp, sqlite_url: str) -> None:
-    """All sessions that this ended are told again. Those that the user begins then live, on this worker too."""
-    app = make_app(DATABASE_URL=sqlite_url)
-    clients = [sign_in(app) for _ in range(3)]
-    before = remembered(app)
-    repository = parts(app).repository
-    assert repository.revocations.revoke_user("7", repository.begin()).durable
-    wait_for_monitors()
-    go_back(app, before)
-    after_an_outage(app)
-    assert [row(app, client.digest)["live"] for client in clients] == [False] * 3
-    assert lost_commits(app) == 3
-    assert (who(app, sign_in(app)), who(app, sign_in(app)), lost_commits(app)) == ("7", "7", 4)
 
 
 def test_i34_doctor_says_what_the_database_lacks(make_app: MakeApp) -> None:

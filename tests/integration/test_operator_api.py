@@ -13,13 +13,12 @@ from flask import Flask
 
 from devservers.processes import wait_until
 from devservers.servers import Postgres, Valkey
-from flask_langpont_session import LangPontSession, LangPontSessionError, Revoked, session
+from flask_langpont_session import LangPontSession, Revoked, session
 from flask_langpont_session.events import EndedBy, SessionRevoked, UserRevoked
-from flask_langpont_session.testing import captured_events, switched_off
+from flask_langpont_session.testing import captured_events
 
 from .behind import (
     age_row,
-    browser,
     elsewhere,
     emptied,
     entry,
@@ -108,26 +107,6 @@ def test_sessions_are_listed_oldest_first(site: Site) -> None:
     assert operator(site.worker).sessions("nobody", site.worker) == []
 
 
-def test_what_is_over_is_not_listed(site: Site) -> None:
-    """Signed out, idle for too long, too old, of an earlier epoch: none of them is a session any more."""
-    clients = [sign_in(site.worker) for _ in range(4)]
-    clients[0].post("/logout")
-    age_row(site.worker, clients[1].digest, 3_600_001, "idle_expires_at")
-    age_row(site.worker, clients[2].digest, 43_200_001, "absolute_expires_at")
-    assert [info.digest for info in operator(site.worker).sessions("7", site.worker)] == [clients[3].digest]
-    operator(site.worker).revoke_user("7", site.worker)
-    assert operator(site.elsewhere).sessions("7", site.elsewhere) == []
-
-
-def test_listing_needs_the_database_and_nothing_else(site: Site, primary: Valkey) -> None:
-    """Redis may be down; without the database an error says so, and no list that is wrong."""
-    client = sign_in(site.worker)
-    primary.kill()
-    assert [info.digest for info in operator(site.worker).sessions("7", site.worker)] == [client.digest]
-    with switched_off(site.sibling, "database"), pytest.raises(LangPontSessionError, match="database"):
-        operator(site.sibling).sessions("7", site.sibling)
-
-
 def test_calls_use_the_current_application(site: Site) -> None:
     """Inside of a request or a command it need not be named."""
     client = sign_in(site.worker)
@@ -166,13 +145,6 @@ ENDS: dict[str, Callable[[Site, Any], object]] = {
 }
 """What ends a session."""
 
-OVER: dict[str, Callable[[Site, Any], object]] = {
-    "never was": lambda site, client: setattr(client, "digest", "A" * 43),
-    "revoked": lambda site, client: operator(site.elsewhere).revoke(client.digest, site.elsewhere),
-    "signed out": lambda site, client: browser(site.elsewhere, client.cookie).post("/logout"),
-}
-"""What it may be that a worker knows nothing of."""
-
 
 def told_and_counted(site: Site, act: Callable[[], object]) -> tuple[list[str], int]:
     """The digests of the sessions that a worker said to have ended, and how many it counted."""
@@ -195,21 +167,6 @@ def test_d36_a_session_that_lived_is_told_and_counted_once(site: Site, end: Call
     assert (told, counted) == ([], 0)
 
 
-@pytest.mark.parametrize(
-    ("over", "end"),
-    [
-        *((over, "langpont.revoke()") for over in OVER),
-        *(("revoked", end) for end in ("revoke_user()", "a sign-in in its place")),
-    ],
-)
-def test_d36_nothing_is_told_of_a_session_that_was_over(site: Site, over: str, end: str) -> None:
-    """The worker that ends it once more does not know that yet; the database does."""
-    client = sign_in(site.worker)
-    OVER[over](site, client)
-    told, counted = told_and_counted(site, lambda: ENDS[end](site, client))
-    assert (told, counted) == ([], 0)
-
-
 def test_d36_a_sign_out_and_a_sign_in_of_one_request_are_one_end(site: Site) -> None:
     @site.worker.post("/exchange")
     def exchange() -> str:
@@ -219,29 +176,6 @@ def test_d36_a_sign_out_and_a_sign_in_of_one_request_are_one_end(site: Site) -> 
 
     client = sign_in(site.worker)
     assert told_and_counted(site, lambda: client.post("/exchange")) == ([client.digest[:8]], 1)
-
-
-def test_d36_while_the_database_is_silent_the_worker_says_what_it_knows(site: Site) -> None:
-    client = sign_in(site.worker)
-    with switched_off(site.worker, "database"):
-        for expected in ([client.digest[:8]], []):
-            told, counted = told_and_counted(site, lambda: operator(site.worker).revoke(client.digest, site.worker))
-            assert (told, counted) == (expected, len(expected))
-
-
-def test_a_session_can_be_ended_by_the_name_that_it_gives_itself(site: Site) -> None:
-    """``session.digest``, for a page that lists the user's devices and marks this one."""
-    app = site.worker
-
-    @app.get("/digest")
-    def name() -> str:
-        return session.digest or ""
-
-    client = sign_in(app)
-    name_of_it = client.get("/digest").text
-    assert name_of_it == operator(app).sessions("7", app)[0].digest
-    operator(app).revoke(name_of_it, app)
-    assert client.get("/who").json["user"] is None
 
 
 def test_what_is_no_digest_is_a_mistake(site: Site) -> None:

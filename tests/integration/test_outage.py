@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import re
-import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,12 +11,11 @@ from flask import Flask, session
 from redis import Redis
 
 from devservers.processes import wait_until
-from devservers.servers import Postgres, Valkey
-from flask_langpont_session.build import State
+from devservers.servers import Valkey
 from flask_langpont_session.testing import switched_off
 from tests.faults.proxy import HANG, FaultProxy
 
-from .behind import digest, stored, wait_for_level, wait_until_home
+from .behind import digest, wait_for_level, wait_until_home
 from .conftest import SHORT_WAITS, MakeApp, close, cookie_of, parts, redis_store
 from .counting import wait_for_monitors
 
@@ -84,25 +80,6 @@ def test_no_connection_from_before_an_outage_is_used_after_it(make_app: MakeApp,
         close(app)
 
 
-def test_what_was_written_in_the_outage_is_merged(app: Flask, user: Any, primary: Valkey) -> None:
-    """High goes to the journal and home after it; medium and low last for the request only."""
-    user.post("/count")
-    primary.kill()
-    user.get("/all")
-    wait_for_level(app, 2)
-    assert user.post("/set", json={"input_text": "during", "lang": "en", "analysis_result": "x"}).status_code == 200
-    assert user.post("/count").text == "2"
-    assert user.post("/count").text == "3"
-    user.post("/pop/analysis_engine")
-    found = user.get("/all").json
-    assert (found["input_text"], found["usage_count"]) == ("during", 3)
-    assert not {"lang", "analysis_result", "analysis_engine"} & set(found)
-    primary.start()
-    wait_until_home(app)
-    assert stored(primary, "translation", user.cookie) == {"input_text": '"during"', "usage_count": "3"}
-    assert stored(primary, "ui", user.cookie) == {"lang": '"jp"'}
-
-
 def is_leased(app: Flask, client: Any) -> bool:
     """Return whether a read of this client asks no SQL."""
 
@@ -112,73 +89,6 @@ def is_leased(app: Flask, client: Any) -> bool:
     before = verified()
     assert client.get("/who").json["user"] == "7"
     return verified() == before
-
-
-def test_sign_in_during_the_outage_works_and_is_pushed_later(app: Flask, primary: Valkey) -> None:
-    """Grants need the arbiter, not Redis. High data is carried over through the journal."""
-    client: Any = app.test_client()
-    client.post("/set", json={"input_text": "mine", "lang": "jp"})
-    client.get("/all")
-    primary.kill()
-    response = client.post("/login/8")
-    assert response.status_code == 200
-    assert client.get("/all").json == {
-        "_user_id": "8", "_fresh": True, "user_role": "user", "input_text": "mine",
-    }  # fmt: skip
-    primary.start()
-    wait_until_home(app)
-    assert stored(primary, "auth", cookie_of(response))["_user_id"] == '"8"'
-    assert stored(primary, "translation", cookie_of(response)) == {"input_text": '"mine"'}
-
-
-def test_a_new_visitor_gets_a_cookie_only_for_what_is_kept(app: Flask, primary: Valkey) -> None:
-    """I9: nothing durable stored, no Set-Cookie; high data in the journal is worth one."""
-    primary.kill()
-    app.test_client().post("/set", json={"lang": "jp"})
-    wait_for_level(app, 2)
-    client: Any = app.test_client()
-    for _ in range(3):
-        assert cookie_of(client.post("/set", json={"lang": "jp"})) is None
-    cookie = cookie_of(client.post("/set", json={"input_text": "x"}))
-    assert cookie
-    assert client.get("/get/input_text").json["value"] == "x"
-    primary.start()
-    wait_until_home(app)
-    assert stored(primary, "translation", cookie) == {"input_text": '"x"'}
-
-
-# -- the database ------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def on_postgres(make_app: MakeApp, postgres: Postgres) -> Iterator[Flask]:
-    postgres.start()
-    app = with_increment(make_app(DATABASE_URL=postgres.url))
-    yield app
-    postgres.thaw()
-    postgres.start()
-
-
-@pytest.fixture
-def pg_user(on_postgres: Flask) -> Any:
-    client: Any = on_postgres.test_client()
-    client.post("/set", json={"lang": "jp"})
-    client.cookie = cookie_of(client.post("/login/7"))
-    assert client.get("/all").json["_user_id"] == "7"
-    return client
-
-
-# -- damaged data ------------------------------------------------------------------------------------------------------
-
-
-def state_of_journal(state: State) -> dict[str, int]:
-    return dict(state.backend.journal.counts())
-
-
-def test_the_journal_is_private(app: Flask, tmp_path: Path) -> None:
-    """It holds what users typed: mode 0600."""
-    state_of_journal(parts(app))
-    assert (tmp_path / "journal.sqlite3").stat().st_mode & 0o777 == 0o600
 
 
 # -- what is easily got wrong ------------------------------------------------------------------------------------------
@@ -197,22 +107,6 @@ def test_the_log_says_when_a_store_is_used_again(
             breaker.opened_at -= 7200  # two hours ago
     [said] = [record.getMessage() for record in caplog.records if "again, after" in record.msg]
     assert re.match(rf"session store {store} \(.+\) is used for reads and writes again, after 72\d\d\.\d s\. ", said)
-
-
-def test_a_burst_of_sign_ins_is_served(on_postgres: Flask) -> None:
-    """More sign-ins at once than calls to the database may be under way: they wait their turn, within the deadline."""
-    statuses: list[int] = []
-
-    def sign_in(number: int) -> None:
-        client: Any = on_postgres.test_client()
-        statuses.append(client.post(f"/login/{number}").status_code)
-
-    threads = [threading.Thread(target=sign_in, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert statuses == [200] * 8
 
 
 def test_a_stored_key_that_no_feature_claims_is_no_error(make_app: MakeApp, primary: Valkey) -> None:

@@ -79,21 +79,6 @@ def test_in_debug_the_first_use_is_a_warning_with_what_happens_and_the_line_that
     assert {record.levelno for record in caplog.records if record.getMessage() in said(caplog)} == {logging.WARNING}
 
 
-@pytest.mark.parametrize("key", ["cart", "statistics", "日本語", "it's"])
-def test_the_line_that_is_offered_is_accepted(make_app: MakeApp, caplog: pytest.LogCaptureFixture, key: str) -> None:
-    """Also for a key that is called as a feature is; with it in place nothing is said any more."""
-    app = debugged(make_app())
-    with caplog.at_level(logging.WARNING):
-        app.test_client().post("/set", json={key: 1})
-    offered = json.loads(said(caplog)[0].partition("] = ")[2])
-    caplog.clear()
-    changed = debugged(make_app(FEATURES=offered))
-    with caplog.at_level(logging.INFO):
-        changed.test_client().post("/set", json={key: 1})
-    assert said(caplog) == []
-    assert levels(changed, key) == levels(app, key)
-
-
 def test_what_explain_offers_changes_what_the_key_gets(make_app: MakeApp) -> None:
     """Both lines, as they stand there: another priority, and the database for signed-in users."""
     app = make_app()
@@ -104,14 +89,6 @@ def test_what_explain_offers_changes_what_the_key_gets(make_app: MakeApp) -> Non
             assert label in ("to change it", "to have the database keep it for signed-in users")
             changed = make_app(**{setting: json.loads(value)})
             assert levels(changed, key) != levels(app, key)
-
-
-def test_an_increment_is_a_use(make_app: MakeApp, caplog: pytest.LogCaptureFixture) -> None:
-    """An increment of a key counts as its use, as an assignment does."""
-    app = debugged(make_app())
-    with caplog.at_level(logging.INFO), app.test_request_context("/"):
-        session.increment("visits")  # type: ignore[attr-defined]
-    assert "'visits'" in said(caplog)[0]
 
 
 def test_outside_of_debug_it_is_no_warning_and_there_is_a_bound(
@@ -200,35 +177,6 @@ def test_explain_a_key(make_app: MakeApp) -> None:
     ]
 
 
-MEANINGS: list[tuple[str, str]] = [
-    ("_user_id", "a user key: assigning it is a sign-in"),
-    ("user_role", "a right: every change of it needs the database"),
-    ("daily_limit", "data: of a signed-in user in the database, of a visitor in Redis alone"),
-    ("lang", "data, in Redis alone"),
-    ("csrf_token", "csrf_token: derived from the session id"),
-    ("_permanent", "_permanent: stands in the cookie"),
-    ("last_activity", "last_activity: kept by the package"),
-    ("_remember_seconds", "_remember_seconds: lives for one request"),
-    ("@live", "@live: keys that begin with '@' are reserved"),
-]
-
-
-def test_explain_says_what_a_key_means(make_app: MakeApp) -> None:
-    """Each kind of key there is."""
-    app = make_app()
-    for key, says in MEANINGS:
-        assert says in "\n".join(explained(app, key))
-
-
-def test_explain_says_what_a_visitor_gets_of_auth(make_app: MakeApp) -> None:
-    """Its data; users and rights are none of his."""
-    app = make_app()
-    assert [line.split()[3] for line in explained(app, "daily_limit") if line.startswith("level 2")] == [
-        "signed", "visitor"
-    ]  # fmt: skip
-    assert not [line for line in explained(app, "user_role") if "visitor" in line]
-
-
 # -- durable keys ------------------------------------------------------------------------------------------------------
 
 
@@ -258,14 +206,6 @@ def test_durable_keys_of_a_user_are_in_the_database(app: Flask, primary: Valkey)
         assert (shown["cart"], shown["order_7"]) == (["tea", "milk", "bread"], "paid")
 
 
-def test_a_change_of_them_needs_no_database(app: Flask) -> None:
-    """They are data, no rights: the journal keeps them until it is back."""
-    client = sign_in(app, cart=["tea"])
-    with switched_off(app, "database"):
-        assert client.post("/add/milk").status_code == 200
-        assert client.get("/get/cart").json["value"] == ["tea", "milk"]
-
-
 def test_the_cart_of_a_visitor_is_the_cart_of_the_user_who_signs_in(app: Flask) -> None:
     """Now the database has it."""
     client: Any = app.test_client()
@@ -274,26 +214,3 @@ def test_the_cart_of_a_visitor_is_the_cart_of_the_user_who_signs_in(app: Flask) 
     cookie = str(cookie_of(client.post("/set", json={"_user_id": "7"})))
     assert client.get("/all").json == {"_user_id": "7", "cart": ["tea"]}
     assert browser(app, cookie).get("/get/cart").json["value"] == ["tea"]
-
-
-@pytest.mark.parametrize(
-    ("sign_in_again", "cart"), [({"_user_id": "7"}, ["tea"]), ({"_user_id": "8"}, None), ({"user_id": "8"}, None)]
-)
-def test_it_stays_with_its_user(app: Flask, sign_in_again: dict[str, str], cart: list[str] | None) -> None:
-    """A user who signs in again keeps it; another user does not get it."""
-    client = sign_in(app, cart=["tea"])
-    client.post("/set", json=sign_in_again)
-    assert client.get("/get/cart").json["value"] == cart
-
-
-def test_it_is_gone_with_the_sign_out(app: Flask) -> None:
-    """The keys go with the sign-out, as everything of auth does."""
-    client = sign_in(app, cart=["tea"])
-    client.post("/pop/_user_id")
-    assert client.get("/all").json == {}
-
-
-def test_a_durable_key_is_no_counter(app: Flask) -> None:
-    """The database does not add."""
-    with app.test_request_context("/"), pytest.raises(UnsupportedValue, match="cannot be incremented"):
-        session.increment("order_count")  # type: ignore[attr-defined]

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from flask import Flask, session
 
-from devservers.processes import LONG
 from flask_langpont_session.testing import switched_off
 
 from .behind import browser, digest, row, sign_in, wait_until_home
@@ -52,37 +49,6 @@ def test_i3_a_right_that_grows_in_place_needs_the_database(app: Flask) -> None:
     assert "admin" in str(row(app, client.digest)["payload"])
 
 
-def test_rights_that_are_given_at_once_are_all_given(make_app: MakeApp, database_url: str) -> None:
-    """Each request has read the session before any writes it; most of them lose more than once."""
-    app = make_app(DATABASE_URL=database_url)
-    rights = [f"identity.{number}" for number in range(8)]
-    all_have_read = threading.Barrier(len(rights))
-
-    @app.post("/give/<right>")
-    def give(right: str) -> str:
-        assert session["_user_id"] == "7"
-        all_have_read.wait(LONG)
-        session[right] = True
-        return ""
-
-    client = sign_in(app)
-    with ThreadPoolExecutor(len(rights)) as threads:
-        answers = list(threads.map(lambda right: browser(app, client.cookie).post(f"/give/{right}"), rights))
-    assert [answer.status_code for answer in answers] == [200] * len(rights)
-    assert dict.fromkeys(rights, True).items() <= client.get("/all").json.items()
-
-
-def test_i8_a_visitor_gets_no_right_in_place(app: Flask) -> None:
-    """I8: it is not stored, and is no reason for a cookie. Assigning one is a sign-in."""
-    app.testing = False  # where it would be raised
-    client: Any = app.test_client()
-    response = client.post("/need/admin")
-    assert (response.status_code, response.headers.getlist("Set-Cookie")) == (200, [])
-    client.post("/set", json={"lang": "jp"})
-    client.post("/need/admin")
-    assert needs(app, client) is None
-
-
 @pytest.mark.parametrize("key", ["logged_in", "github_oauth_token"])
 @pytest.mark.parametrize("store", ["primary", "database"])
 def test_without_a_user_removing_the_last_right_is_a_sign_out(app: Flask, key: str, store: str) -> None:
@@ -111,23 +77,3 @@ def test_one_right_of_several_is_a_change_that_needs_the_database(app: Flask) ->
     with switched_off(app, "database"):  # a right that is not given is none
         assert client.post("/pop/logged_in").status_code == 200
     assert client.get("/all").json == {}
-
-
-def test_a_user_with_no_right_left_is_signed_in_still(app: Flask) -> None:
-    """A user without a right stays signed in, also one whose id is 0."""
-    client: Any = app.test_client()
-    client.post("/set", json={"user_id": 0, "logged_in": True})
-    client.post("/pop/logged_in")
-    assert client.get("/all").json == {"user_id": 0}
-
-
-def test_a_right_that_is_none_is_there(app: Flask) -> None:
-    """A right with the value None is there, as in Flask's own session: Flask-Principal takes an identity only if it
-    finds how the user signed in, which it stores as None unless it is told."""
-    client: Any = app.test_client()
-    client.cookie = cookie_of(client.post("/principal"))
-    for asked in (client, browser(app, client.cookie)):
-        assert asked.get("/get/identity.auth_type").json == {"value": None, "present": True}
-    for kind in ("password", None):
-        assert client.post("/set", json={"identity.auth_type": kind}).status_code == 200
-        assert client.get("/get/identity.auth_type").json == {"value": kind, "present": True}

@@ -19,7 +19,6 @@ from flask import Flask, jsonify, request
 
 from devservers.servers import Postgres, Valkey
 from flask_langpont_session import ConfirmationRequired, requires_fresh, session
-from flask_langpont_session.testing import switched_off
 
 from .behind import (
     age_entry,
@@ -36,7 +35,6 @@ from .behind import (
     sign_in,
     wait_until_home,
     wait_until_lost,
-    waiting,
     who,
 )
 from .conftest import MakeApp, cookie_of
@@ -47,7 +45,6 @@ HOUR = 60 * MINUTE
 NOW = 30_000
 """Milliseconds: what counts as "just now" on a busy machine; far less than what these tests move."""
 
-KEY = bytes(range(200, 232)).hex()
 LIMITS = {"PRIVILEGED_IDLE_TIMEOUT": 900, "PRIVILEGED_ABSOLUTE_TIMEOUT": 7200}
 
 
@@ -127,26 +124,6 @@ def test_a_confirmation_makes_a_new_id_and_notes_the_moment(
         assert row(app, after)["created_at"] == row(app, before)["created_at"]
 
 
-def test_a_sign_in_is_a_proof_and_a_remember_cookie_is_none(make_app: MakeApp) -> None:
-    app = with_views(make_app())
-
-    @app.post("/remembered")
-    def remembered() -> str:
-        session["_user_id"], session["_fresh"] = "7", False
-        return "hello again"
-
-    visitor: Any = app.test_client()
-    assert visitor.get("/when").json["at"] is None
-    assert visitor.post("/confirm").status_code == 401
-    visitor.post("/remembered")
-    assert visitor.get("/when").json["at"] is None
-    assert visitor.post("/address").status_code == 401
-    confirm(visitor)
-    assert is_about(age(visitor), 0)
-    assert visitor.get("/get/_fresh").json["value"] is True
-    assert visitor.post("/address").text == "moved"
-
-
 def test_an_error_handler_asks_for_the_password(make_app: MakeApp, primary: Valkey) -> None:
     app = with_views(make_app())
 
@@ -159,63 +136,6 @@ def test_an_error_handler_asks_for_the_password(make_app: MakeApp, primary: Valk
     refused = client.post("/address")
     assert (refused.status_code, refused.text) == (401, "password, please; then on to /address")
     assert refused.headers["Cache-Control"] == "no-store"
-
-
-def test_a_session_that_was_taken_over_says_nothing_of_its_sign_in(make_app: MakeApp) -> None:
-    """It may be days old."""
-    from flask.sessions import SecureCookieSessionInterface
-
-    app = with_views(make_app(ADOPT=["flask-cookie"], ADOPT_COOKIE_NAME="old", SESSION_COOKIE_NAME="session"))
-    serializer = SecureCookieSessionInterface().get_signing_serializer(app)
-    assert serializer
-    client: Any = app.test_client()
-    client.set_cookie("old", str(serializer.dumps({"_user_id": "7"})))
-    assert client.get("/who").json["user"] == "7"
-    assert client.get("/when").json["at"] is None
-    assert client.post("/address").status_code == 401
-    confirm(client)
-    assert client.post("/address").text == "moved"
-
-
-# -- outages -----------------------------------------------------------------------------------------------------------
-
-
-def test_step_up_while_redis_is_away(make_app: MakeApp, primary: Valkey) -> None:
-    """Level 2: the database decides, and remembers; Redis learns it when it is back."""
-    app, sibling = with_views(make_app()), with_views(make_app())
-    client = sign_in(app)
-    age_row(app, client.digest, 6 * MINUTE)
-    old = browser(app, client.cookie)
-    with switched_off(app, "primary"), switched_off(sibling, "primary"):
-        assert client.post("/address").status_code == 401
-        confirm(client)
-        assert client.post("/address").text == "moved"
-        assert [who(worker, client) for worker in (app, sibling)] == ["7", "7"]
-        assert old.get("/who").json["user"] is None
-        assert waiting(app)
-    wait_until_home(app, sibling)
-    assert (
-        entry(primary, client.digest)["@live"],
-        entry(primary, digest(old.get_cookie("session").value))["@live"],
-    ) == (
-        "1",
-        "0",
-    )
-    assert is_about(age(browser(sibling, client.cookie)), 0)
-
-
-def test_without_the_database_nothing_is_confirmed_and_nothing_counts(make_app: MakeApp, primary: Valkey) -> None:
-    """I27: 503, for a confirmation and for what needs one; the session goes on as it was."""
-    app = with_views(make_app())
-    client = sign_in(app)
-    with switched_off(app, "database"):
-        for page in ("/confirm", "/address"):
-            response = client.post(page)
-            assert (response.status_code, response.headers["Retry-After"]) == (503, "5")
-            assert cookie_of(response) is None
-        assert client.get("/who").json["user"] == "7"
-        assert is_about(age(client), 0)
-    assert row(app, client.digest)["live"]
 
 
 # -- privileged sessions -----------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import pytest
 from flask import Flask
 
 from devservers.processes import LONG
-from devservers.servers import Postgres, Valkey
+from devservers.servers import Valkey
 from flask_langpont_session.events import (
     LevelChanged,
     SessionRevoked,
@@ -92,30 +92,6 @@ def test_what_was_written_inside_is_replayed_on_leaving(app: Flask, user: Any, p
         assert redis.hget(f"session:translation:{{{digest}}}", "input_text") == '"during"'
 
 
-def test_a_logout_inside_holds_afterwards(app: Flask, user: Any) -> None:
-    """The logout holds with either store off, and with both."""
-    for stores in (["primary"], ["database"], ["primary", "database"]):
-        browser: Any = app.test_client()
-        cookie = cookie_of(browser.post("/login/8"))
-        with switched_off(app, *stores):
-            assert browser.post("/logout").status_code == 200
-            assert browser.get("/who").json["user"] is None
-        replay: Any = app.test_client()
-        replay.set_cookie("session", cookie or "")
-        assert replay.get("/who").json["user"] is None
-    assert user.get("/who").json["user"] == "7"
-
-
-def test_a_sign_in_without_the_database_is_refused_inside(app: Flask) -> None:
-    """An application can test what its login page makes of the 503."""
-    browser = app.test_client()
-    with switched_off(app, "database"):
-        response = browser.post("/login/7")
-        assert response.status_code == 503
-        assert int(response.headers["Retry-After"]) > 0
-    assert browser.post("/login/7").status_code == 200
-
-
 @pytest.mark.parametrize("name", ["redis", "replica", "Primary", "journal", ""])
 def test_a_misspelt_store_is_an_error(app: Flask, user: Any, name: str) -> None:
     """A test that sees no outage would pass for the wrong reason. Nothing is switched off."""
@@ -140,28 +116,6 @@ def test_blocks_can_be_nested(app: Flask, user: Any) -> None:
             assert user.get("/who").json["level"] == 4
         assert user.get("/who").json["level"] == 2
     assert user.get("/who").json["level"] == 0
-
-
-def test_other_threads_see_the_outage_as_well(app: Flask, user: Any) -> None:
-    """A live server in another thread is the same application."""
-    levels: list[int] = []
-    with switched_off(app, "primary"):
-        thread = threading.Thread(target=lambda: levels.append(app.test_client().get("/who").json["level"]))  # type: ignore[index]
-        thread.start()
-        thread.join()
-    assert levels == [2]
-
-
-def test_on_a_real_database_too(make_app: MakeApp, postgres: Postgres) -> None:
-    """Level 0 with refused sign-ins; users who are in go on."""
-    postgres.start()
-    app = make_app(DATABASE_URL=postgres.url)
-    browser: Any = app.test_client()
-    browser.post("/login/7")
-    with switched_off(app, "database"):
-        assert browser.get("/who").json["user"] == "7"
-        assert app.test_client().post("/login/8").status_code == 503
-    assert app.test_client().post("/login/8").status_code == 200
 
 
 # -- events ------------------------------------------------------------------------------------------------------------

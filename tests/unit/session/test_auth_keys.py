@@ -95,6 +95,23 @@ def test_d15_what_is_taken_along_depends_on_whose_it_is(
     assert session.permanent is (left == "all")
 
 
+@pytest.mark.parametrize(("user", "is_same"), [("8", False), ("7", True)])
+def test_d15_after_a_change_of_id_and_inside_of_values(
+    maker: Maker, repository: Repository, user: str, is_same: bool
+) -> None:
+    """regenerate() takes everything along, and a list is the same list, whatever was put into it."""
+    sid = repository.has(maker.sid("u", "u"), auth=ALICE, translation={"context_info": ["private"]})
+    for renames in (False, True):
+        session = maker.session(sid)
+        if renames:
+            session.regenerate()
+        session["username"] = "alice"
+        session["context_info"].append("more")
+        session["_user_id"] = user
+        assert session.get("context_info") == (["private", "more"] if is_same else None)
+        assert session.get("user_role") is None
+
+
 def test_a_sign_in_over_what_cannot_be_verified_takes_the_looks_alone(maker: Maker, repository: Repository) -> None:
     """Whose the texts are is not known."""
     sid = repository.has(maker.sid("u", "u"), **USER, translation={"input_text": "of 7"})

@@ -78,9 +78,11 @@ def test_i2_only_the_word_of_the_database_is_fresh(
 
 def test_a_sign_in_of_this_request_is_not_fresh_yet(maker: Maker, repository: Repository) -> None:
     """The database does not know of it; the request sees what it did itself, and so it does after a sign-out."""
-    session = maker.session()
-    session["_user_id"] = "8"
-    assert (session.fresh(), session["_user_id"]) == (False, "8")
-    session.sign_out()
-    assert (session.fresh(), session.get("_user_id")) == (False, None)
-    assert repository.loads == []
+    for sid in (None, repository.has(maker.sid("u", "u"), auth=USER)):
+        session = maker.session(sid)
+        session["_user_id"] = "8"
+        before = len(repository.loads)
+        assert (session.fresh(), session["_user_id"]) == (False, "8")
+        session.sign_out()
+        assert (session.fresh(), session.get("_user_id")) == (False, None)
+        assert len(repository.loads) == before
