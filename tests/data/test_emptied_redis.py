@@ -1,4 +1,4 @@
-"""I25: a Redis that lost its data gets back what the hosts hold of the sessions in use."""
+"""I6, I25: a Redis that lost its data gets back what the hosts hold of the sessions in use."""
 
 from __future__ import annotations
 

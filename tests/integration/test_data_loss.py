@@ -115,3 +115,18 @@ def test_a_restart_is_noticed_with_the_first_connection(workers: Workers, primar
         assert trust_since(app) >= began > before
     assert asks(workers.worker, client)
     assert not asks(workers.worker, client)
+
+
+# -- workers that start ------------------------------------------------------------------------------------------------
+
+
+def test_s5_a_new_worker_of_the_host_goes_on_where_the_others_are(
+    workers: Workers, make_app: MakeApp, primary: Valkey
+) -> None:
+    """S5: it takes over their view by the journal: no session is verified because a worker was started."""
+    client = sign_in(workers.worker)
+    new = make_app(**QUICK)
+    with parts(new).monitor.paused(), captured_events(new) as events:
+        assert not asks(new, client)
+        assert trust_since(new) == trust_since(workers.worker) > 0
+        assert events == []

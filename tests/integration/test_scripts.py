@@ -46,7 +46,7 @@ def a_row(now: int, **changes: Any) -> AuthRow:
 # -- extend_idle.lua --------
 
 
-def test_extending_moves_the_idle_expiry(store: RedisStore, raw: Any) -> None:
+def test_s3_extending_moves_the_idle_expiry(store: RedisStore, raw: Any) -> None:
     """The record's life is extended as well; never back, and never past the end of the session's life in all."""
     now = store.endpoint.time_ms(timeout=WAIT)
     store.push(a_row(now), now, HOUR, timeout=WAIT)

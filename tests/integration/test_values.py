@@ -228,7 +228,7 @@ def test_two_values_that_are_too_large_together(visitor: Any) -> None:
 
 
 @pytest.mark.parametrize("signed_in", [False, True])
-def test_a_blind_write_that_is_too_large_is_refused_by_the_script(
+def test_i11_a_blind_write_that_is_too_large_is_refused_by_the_script(
     app: Flask, visitor: Any, signed_in: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     """No view is there to be told any more: logged, counted, an event; the page is served and the old data kept."""

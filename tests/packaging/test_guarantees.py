@@ -62,7 +62,10 @@ def test_the_numbers_are_those_of_the_protocol() -> None:
 @pytest.mark.parametrize("number", NUMBERS)
 def test_it_is_tested_on_real_servers(number: str) -> None:
     """Some test on real servers names the number."""
-    assert any(are_about(test.replace("_", " "), number) for test in what_tests_say("integration", "browser", "data"))
+    assert any(
+        are_about(test.replace("_", " "), number)
+        for test in what_tests_say("integration", "browser", "data", "topologies")
+    )
 
 
 @pytest.mark.parametrize("number", [n for n in NUMBERS if n not in OF_COOKIES | OF_VIEWS | OF_PROCESSES])

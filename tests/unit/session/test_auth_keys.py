@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,14 +12,14 @@ from werkzeug.exceptions import Unauthorized
 
 from flask_langpont_session.exceptions import GrantRefused, UnsupportedValue
 from flask_langpont_session.policy.copies import CategoryCopy
-from flask_langpont_session.policy.ids import ANONYMOUS, SIGNED_IN
+from flask_langpont_session.policy.ids import ANONYMOUS, SIGNED_IN, SessionId
 from flask_langpont_session.policy.loaded import Gap, Verdict
 from flask_langpont_session.session.auth_keys import carry, hides_some, restart
 from flask_langpont_session.session.context import RememberCookie
 from flask_langpont_session.session.mapping import Session
 from flask_langpont_session.session.saving import Saving
 from flask_langpont_session.session.special_keys import SpecialKeys
-from tests.support.fakes import Maker, Repository
+from tests.support.fakes import Maker, Repository, settings_in
 
 USER: dict[str, dict[str, Any]] = {
     "auth": {"_user_id": "7", "user_role": "editor", "daily_limit": 1},
@@ -121,6 +123,134 @@ def test_a_sign_in_over_what_cannot_be_verified_takes_the_looks_alone(maker: Mak
     assert {key: session.get(key) for key in ("_user_id", "input_text", "lang")} == {
         "_user_id": "7", "input_text": None, "lang": "ja",
     }  # fmt: skip
+
+
+BOB = {"sub": "90125", "name": "Bob"}
+TOKEN = {"access_token": "a", "userinfo": {"sub": "2482", "name": "Alice"}}
+REFRESHED = {"access_token": "b", "refresh_token": "r"}
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "user", "ids"),
+    [
+        ("user", [BOB], "90125", 1),
+        ("user", [{"name": "Alice"}], None, 1),
+        ("user", [BOB, {"name": "Bob"}], None, 1),  # nothing says that it is the same one
+        ("oidc_auth_token", [TOKEN], "2482", 1),
+        ("oidc_auth_token", [REFRESHED], None, 1),
+        ("oidc_auth_token", [TOKEN, REFRESHED, {"access_token": "c"}], "2482", 1),
+        ("oidc_auth_token", [TOKEN, {**TOKEN, "userinfo": BOB}, REFRESHED], "90125", 1),
+        ("oidc_auth_token", [TOKEN, None, REFRESHED], None, 2),
+    ],
+)
+def test_the_user_of_a_sign_in_whose_value_is_replaced_at_once(
+    maker: Maker, repository: Repository, key: str, values: list[Any], user: str | None, ids: int
+) -> None:
+    """A token that is refreshed names no user, and takes none away."""
+    session = maker.session()
+    for value in values:
+        session[key] = value
+    assert (session[key], len(maker.minted)) == (values[-1], ids)
+    Saving(session.work).save()
+    assert repository.plans[-1].user == user
+
+
+@pytest.mark.parametrize(
+    ("before", "key", "value", "is_sign_in"),
+    [
+        ({"oidc_auth_token": TOKEN}, "oidc_auth_token", REFRESHED, False),
+        ({"oidc_auth_token": TOKEN}, "oidc_auth_token", {**TOKEN, "userinfo": BOB}, True),
+        ({"user": {"name": "Alice"}}, "user", {"name": "Alice"}, True),  # nothing says that it is the same one
+    ],
+)
+def test_a_refreshed_token_is_no_sign_in(
+    maker: Maker, repository: Repository, before: dict[str, Any], key: str, value: Any, is_sign_in: bool
+) -> None:
+    """It is a change of rights; the session keeps its id and its user."""
+    session = maker.session(repository.has(maker.sid("u", "u"), auth=before))
+    session[key] = value
+    assert bool(maker.minted) is is_sign_in
+    Saving(session.work).save()
+    assert repository.plans[0].grants
+
+
+def test_a_dict_that_was_given_out_changed_and_assigned_is_no_sign_in(maker: Maker, repository: Repository) -> None:
+    """As applications do that know Flask's session. With another user in it, it is one."""
+    for change, is_sign_in in (({"name": "B."}, False), ({"sub": "7"}, True)):
+        session = maker.session(repository.has(maker.sid("u", "u"), auth={"user": BOB}))
+        value = session["user"]
+        value.update(change)
+        session["user"] = value
+        assert bool(maker.minted) is is_sign_in
+
+
+@pytest.mark.parametrize("verdict", [Verdict.VALID, Verdict.UNVERIFIABLE, Verdict.DEAD])
+def test_saying_that_there_is_no_user_ends_what_shows_one(
+    maker: Maker, repository: Repository, verdict: Verdict
+) -> None:
+    """Applications say so for each visitor: in an outage of both stores that may be any user."""
+    sid = repository.has(maker.sid("u", "u"), auth={"user": BOB})
+    repository.verdicts[sid.digest] = verdict
+    session = maker.session(sid)
+    session["user"] = None
+    assert session.ended is (verdict is Verdict.VALID)
+
+
+@pytest.mark.parametrize(
+    ("kind", "verdict", "is_taken"),
+    [("u", Verdict.VALID, True), ("u", Verdict.DEAD, False), ("a", Verdict.ANONYMOUS, False)],
+    ids=["of a session", "withdrawn elsewhere", "of a visitor"],
+)
+def test_a_token_goes_along_when_its_session_gets_a_user(
+    maker: Maker, repository: Repository, kind: str, verdict: Verdict, is_taken: bool
+) -> None:
+    """As with Flask-Dance beside Flask-Login; the database is asked, whatever a lease says. No other right does."""
+    sid = repository.has(maker.sid("s", kind), auth={"github_oauth_token": {"access_token": "x"}, "early_access": True})
+    session = maker.session(sid)
+    assert session.get("github_oauth_token")
+    repository.verdicts[sid.digest] = verdict
+    session["_user_id"] = "7"
+    assert ("github_oauth_token" in session, "early_access" in session) == (is_taken, False)
+
+
+@pytest.mark.parametrize(
+    ("kind", "before", "is_taken"),
+    [("a", {}, True), ("u", {"_user_id": "7"}, True), ("u", {"_user_id": "8"}, False)],
+    ids=["visitor", "same user", "another user"],
+)
+def test_durable_keys_go_along_with_their_user(
+    tmp_path: Path, kind: str, before: dict[str, Any], is_taken: bool
+) -> None:
+    repository = Repository(settings_in(tmp_path, DURABLE_KEYS=["cart"]))
+    maker = Maker(repository)
+    session = maker.session(repository.has(maker.sid("s", kind), auth={**before, "cart": ["tea"]}))
+    session["_user_id"] = "7"
+    assert session.get("cart") == (["tea"] if is_taken else None)
+    session.sign_out()
+    assert "cart" not in session
+
+
+@pytest.mark.parametrize("verdict", [Verdict.UNVERIFIABLE, None], ids=["in doubt", "refused sign-in"])
+def test_no_right_may_be_withdrawn_where_none_is_shown(
+    maker: Maker, repository: Repository, verdict: Verdict | None
+) -> None:
+    """Flask-Login says so for every visitor, on each page and inside error pages: that is no refusal."""
+    if verdict is None:
+        session = maker.session()
+        session["_user_id"] = "7"
+    else:
+        sid = repository.has(maker.sid("u", "u"), **USER)
+        repository.verdicts[sid.digest] = verdict
+        session = maker.session(sid)
+    repository.lose_database()
+    session["_fresh"] = False
+    assert session["_fresh"] is False
+
+
+def test_a_right_that_is_none_is_there(maker: Maker, repository: Repository) -> None:
+    """Flask-Principal stores how a user signed in, which is None unless it is told."""
+    session = maker.session(repository.has(maker.sid("u", "u"), auth={"_user_id": "7", "identity.auth_type": None}))
+    assert ("identity.auth_type" in session, session["identity.auth_type"]) == (True, None)
 
 
 @pytest.mark.parametrize(("fresh", "after"), [(False, True), (True, True), (None, None)])
@@ -370,3 +500,58 @@ def test_while_the_database_is_down_a_page_shows_a_visitor_whom_flask_login_woul
     if not is_up:
         repository.lose_database()
     assert Session(context, maker.sid("a")).get("_remember") == word
+
+
+def remembered(maker: Maker, cookie: SessionId | None) -> Session:
+    """Return the session of a browser that has a remember cookie as well."""
+    return Session(replace(maker.context, remember_cookie=lambda request: RememberCookie(True, True)), cookie)
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [Session.sign_out, Session.clear, lambda session: session.pop("_user_id", None)],
+    ids=["sign_out", "clear", "pop"],
+)
+@pytest.mark.parametrize("verdict", [Verdict.VALID, Verdict.DEAD, Verdict.UNVERIFIABLE])
+def test_i35_no_sign_out_is_undone_by_the_remember_cookie(
+    maker: Maker, repository: Repository, leave: Callable[[Session], object], verdict: Verdict
+) -> None:
+    """It goes however the view signs the user out. A visitor's clear() leaves it: a login page does so before the user
+    is known."""
+    sid = repository.has(maker.sid("u", "u"), **USER)
+    repository.verdicts[sid.digest] = verdict
+    user, visitor = remembered(maker, sid), remembered(maker, repository.has(maker.sid("a"), ui={"lang": "ja"}))
+    leave(user)
+    assert user.transient == {"_remember": "clear"}
+    visitor.clear()
+    assert visitor.transient == {}
+
+
+@pytest.mark.parametrize(
+    ("was_displaced", "word", "goes"), [(True, "clear", True), (False, None, False), (None, "clear", False)]
+)
+def test_a_remember_cookie_does_not_bring_back_what_ended_for_a_limit(
+    maker: Maker,
+    repository: Repository,
+    monkeypatch: pytest.MonkeyPatch,
+    was_displaced: bool | None,
+    word: str | None,
+    goes: bool,
+) -> None:
+    """Else two browsers would end each other's session with every page. Without an answer it stays for later."""
+    monkeypatch.setattr(repository, "was_displaced", lambda digest, scope: was_displaced, raising=False)
+    sid = repository.has(maker.sid("u", "u"), **USER)
+    repository.verdicts[sid.digest] = Verdict.DEAD
+    session = remembered(maker, sid)
+    assert session.get("_remember") == word
+    assert session.transient == ({"_remember": "clear"} if goes else {})
+
+
+def test_a_csrf_token_is_given_no_other_value(maker: Maker, repository: Repository) -> None:
+    """Nor is it stored, or one of the keys: a copy of the session has none."""
+    sid = repository.has(maker.sid("a"), ui={"lang": "ja"})
+    session = maker.session(sid)
+    session["csrf_token"] = "mine"
+    assert session["csrf_token"] == sid.csrf_token()
+    assert dict(session) == {"lang": "ja"}
+    assert Saving(session.work).save() is None

@@ -53,3 +53,36 @@ def test_a_category_holds_so_many_bytes_and_fields(maker: Maker, repository: Rep
         session["one more"] = 1
     del session["stored"]
     session["one more"] = 1
+
+
+SPOILT = object()
+
+
+@pytest.mark.parametrize(
+    ("is_set_anew", "added", "kept"),
+    [(False, SPOILT, None), (True, SPOILT, b"[1]"), (False, "large", None)],
+    ids=["stored and spoilt", "set and spoilt", "grown too large"],
+)
+def test_a_value_that_cannot_be_stored_any_more_keeps_its_last_form(
+    maker: Maker, repository: Repository, is_set_anew: bool, added: object, kept: bytes | None
+) -> None:
+    """It is reported, and takes no neighbour with it."""
+    session = maker.session(repository.has(maker.sid("a"), data={"cart": [1], "wishes": [1]}))
+    if is_set_anew:
+        session["cart"] = [1]
+    session["cart"].append("x" * repository.settings.max_category_bytes if added == "large" else added)
+    session["wishes"].append(2)
+    Saving(session.work).save()
+    sets = {"wishes": b"[1,2]"} | ({} if kept is None else {"cart": kept})
+    assert [plan.changes["data"].sets for plan in repository.plans] == [sets]
+    assert [refused[:2] for refused in repository.refusals] == [("data", "cart")]
+
+
+def test_a_spoilt_value_is_taken_along_as_it_was_stored_last(maker: Maker, repository: Repository) -> None:
+    """The sign-in is not spoilt by it."""
+    session = maker.session(repository.has(maker.sid("a"), ui={"lang": ["ja"]}))
+    session["lang"].append(SPOILT)
+    session["_user_id"] = "7"
+    assert session["lang"] == ["ja"]
+    Saving(session.work).save()
+    assert repository.plans[0].changes["ui"].sets == {"lang": b'["ja"]'}

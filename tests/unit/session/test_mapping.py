@@ -6,15 +6,16 @@ import copy
 from collections.abc import Callable
 from dataclasses import replace
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flask_langpont_session.exceptions import UnsupportedValue
+from flask_langpont_session.exceptions import ConfigError, UnsupportedValue
 from flask_langpont_session.policy.loaded import Verdict
 from flask_langpont_session.policy.plans import Kept, Saved
 from flask_langpont_session.session.mapping import Session
-from tests.support.fakes import Maker, Repository
+from tests.support.fakes import Maker, Repository, settings_in
 
 DATA: dict[str, dict[str, Any]] = {
     "auth": {"_user_id": "7"},
@@ -189,3 +190,26 @@ def test_what_is_joined_in_place_is_saved(maker: Maker, repository: Repository) 
     assert session is same
     session.flush()
     assert repository.plans[0].changes["ui"].sets == {"lang": b'"en"'}
+
+
+def test_a_number_in_an_encrypted_category_cannot_be_added_to(tmp_path: Path) -> None:
+    """Redis adds to what it can read; the error names the setting. An increment counts as a use of its key."""
+    key = bytes(range(200, 232)).hex()
+    repository = Repository(settings_in(tmp_path, ENCRYPTION_KEYS=[key], ENCRYPTED_CATEGORIES=["ui"]))
+    maker = Maker(repository)
+    session = maker.session(repository.has(maker.sid("a"), ui={"avg_rating": 1}, translation={"usage_count": 1}))
+    with pytest.raises(ConfigError, match="ENCRYPTED_CATEGORIES"):
+        session.increment("avg_rating")
+    assert session.increment("usage_count") == 2
+    assert maker.used == ["usage_count"]
+
+
+def test_a_change_after_the_response_is_warned_of(maker: Maker, caplog: pytest.LogCaptureFixture) -> None:
+    """By key; what ends the whole session, by no key."""
+    session = maker.session()
+    session["lang"] = "ja"
+    session.work.is_closed = True
+    for change in (lambda: session.update(theme="x"), lambda: session.increment("visits"), session.clear):
+        change()
+    said = [record.getMessage().split(" was changed")[0] for record in caplog.records]
+    assert said == ["session['theme']", "session['visits']", "session"]

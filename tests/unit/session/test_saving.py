@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from flask_langpont_session.exceptions import GrantRefused
 from flask_langpont_session.policy.ids import ANONYMOUS, SIGNED_IN
 from flask_langpont_session.policy.loaded import Former
 from flask_langpont_session.policy.plans import Saved
@@ -99,6 +100,43 @@ def test_a_change_of_permanence_changes_the_row(maker: Maker, repository: Reposi
     Saving(session.work).save()
     [plan] = repository.plans
     assert (plan.permanence_changed, list(plan.changes)) == (True, ["auth"])
+    assert Saving(session.work).save() is None
+
+
+@pytest.mark.parametrize("deed", ["sign-in", "another id"])
+def test_after_a_flush_the_request_goes_on_with_the_id_that_was_made(
+    maker: Maker, repository: Repository, deed: str
+) -> None:
+    """What is changed then is a change of that session; the row is read again before auth is changed, and a sign-out
+    ends it."""
+    old = repository.has(maker.sid("u", "u"), auth={"_user_id": "7"}, ui={"lang": "ja"})
+    session = maker.session(None if deed == "sign-in" else old)
+    if deed == "sign-in":
+        session["_user_id"], session.permanent = "7", True
+    else:
+        session.regenerate()
+    session.flush()
+    [minted] = maker.minted
+    repository.has(minted, auth={"_user_id": "7"})
+    session["daily_limit"] = 5
+    assert session.flush() is not None
+    session.sign_out()
+    Saving(session.work).save()
+    first, second, third = repository.plans
+    assert (first.target, second.origin, second.target, second.is_new) == (minted, minted, minted, False)
+    assert (second.loaded and second.loaded.row) is repository.rows[minted.digest]
+    assert (set(second.changes), second.permanence_changed) == ({"auth"}, False)
+    assert (third.origin, third.ends) == (minted, True)
+
+
+def test_what_a_refused_flush_was_to_save_is_taken_back(maker: Maker, repository: Repository) -> None:
+    """The session is again what is stored."""
+    repository.refuses = True
+    session = maker.session(repository.has(maker.sid("a"), ui={"lang": "ja"}))
+    session["_user_id"], session["theme"] = "7", "dark"
+    with pytest.raises(GrantRefused):
+        session.flush()
+    assert dict(session) == {"lang": "ja"}
     assert Saving(session.work).save() is None
 
 
