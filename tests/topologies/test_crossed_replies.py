@@ -1,4 +1,4 @@
-"""I10: reads that are interrupted anywhere, over plain connections and Sentinel's: no request is given another's session.
+"""I10: reads that are interrupted anywhere, over plain connections and Sentinel's: no request gets another's session.
 
 A reply that stays unread is the answer to the next question on that connection. So a connection whose reply was not
 read to its end is closed; and if a reply should be crossed all the same, the record in it says whose it is.
