@@ -151,18 +151,6 @@ def test_old_and_new_workers_take_turns(old: Flask, new: Flask, user: str | None
     assert browser.page(old) == {"user": user, "cart": ["tea"]}
 
 
-def test_a_new_id_has_a_token_of_its_own(make_shop: MakeShop) -> None:
-    """Forms of the id before are refused, as always."""
-    new = make_shop("flask-cookie")
-    new.get("/regenerate")(lambda: session.regenerate() or "done")  # type: ignore[func-returns-value]
-    browser = Browser(session=signed({"_user_id": "7", "csrf_token": "of-the-old-session"}))
-    browser.page(new)
-    browser.open(new, "GET", "/regenerate")
-    assert browser.post(new, "/add/tea") == 400
-    browser.page(new)
-    assert browser.post(new, "/add/tea") == 200
-
-
 @pytest.mark.parametrize("permanent", [True, False])
 def test_a_permanent_session_stays_so(make_shop: MakeShop, permanent: bool) -> None:
     """The cookie and the row of the session stay permanent."""
@@ -220,17 +208,6 @@ def test_a_late_save_of_an_old_worker_signs_no_user_in_again(old: Flask, new: Fl
 
 
 @both_kinds
-def test_a_sign_out_may_be_the_first_that_a_new_worker_hears(old: Flask, new: Flask) -> None:
-    """A new worker ends the old session of a browser, even if the sign-out is the first request that it gets of it."""
-    browser = Browser().visit(old, "tea", user="7")
-    kept = Browser(session=browser.cookies[OLD])
-    assert browser.post(new, "/logout") == 200
-    assert OLD not in browser.cookies
-    assert browser.page(new)["user"] is kept.page(new)["user"] is None
-    assert rows(new) == []
-
-
-@both_kinds
 @pytest.mark.parametrize("is_known", [True, False])
 def test_a_sign_out_on_an_old_worker_is_one_on_new_ones(old: Flask, new: Flask, is_known: bool) -> None:
     """Sign-outs on an old worker count on new ones, whether or not they know of the session. The browser stays as a
@@ -269,68 +246,12 @@ def test_a_cookie_that_an_old_worker_renewed_ends_as_well(make_shop: MakeShop, p
 
 
 @one_kind
-def test_a_purge_does_not_bring_an_old_session_back(old: Flask, new: Flask) -> None:
-    """The row of the session goes when its life is over; that it was taken over is known for longer."""
-    browser = Browser().visit(old, user="7")
-    kept = Browser(session=browser.cookies[OLD])
-    browser.page(new)
-    browser.post(new, "/logout")
-    database = parts(new).backend.database
-    with database.engine.begin() as connection:
-        connection.execute(sa.text("UPDATE langpont_sessions SET absolute_expires_at = 0 WHERE user_id = '7'"))
-    assert database.upkeep.purge(0) == 1
-    parts(new).backend.memory.clear()
-    assert kept.page(new)["user"] is None
-
-
-@one_kind
 def test_a_user_logged_out_everywhere_is_not_taken_over(old: Flask, new: Flask) -> None:
     """The old session of such a user is not taken over, also in browsers that no new worker knows of."""
     browser = Browser().visit(old, user="7")
     assert revoke_user(new, "7").durable
     assert browser.page(new)["user"] is None
     assert rows(new) == []
-
-
-@one_kind
-def test_a_user_logged_out_everywhere_in_an_outage_is_not_taken_over(old: Flask, new: Flask) -> None:
-    """The logout in the host's journal holds when the database is back."""
-    browser = Browser().visit(old, user="7")
-    with switched_off(new, "database"):
-        assert not revoke_user(new, "7").durable
-    assert browser.page(new)["user"] is None
-
-
-def test_nor_by_a_sibling_that_reaches_the_database(make_shop: MakeShop) -> None:
-    """The host's journal says so at once."""
-    cut_off, sibling = make_shop("flask-cookie"), make_shop("flask-cookie")
-    browser = Browser(session=signed({"_user_id": "7"}))
-    with switched_off(cut_off, "database"):
-        assert not revoke_user(cut_off, "7").durable
-        assert browser.page(sibling)["user"] is None
-
-
-@one_kind
-def test_another_user_who_signs_in_does_not_leave_the_one_before_behind(old: Flask, new: Flask) -> None:
-    """The old cookie goes with the user before, whose old session is over on new workers."""
-    browser = Browser().visit(old, user="7")
-    kept = Browser(session=browser.cookies[OLD])
-    browser.page(new)
-    assert browser.post(new, "/login/8") == 200
-    assert OLD not in browser.cookies
-    assert browser.page(new)["user"] == "8"
-    assert kept.page(new)["user"] is None
-
-
-@one_kind
-def test_the_same_user_who_signs_in_again_stays_in_on_old_workers(old: Flask, new: Flask) -> None:
-    """A user who signs in again stays in on old workers, and a visitor who signs in keeps the cart."""
-    browser, visitor = Browser().visit(old, user="7"), Browser().visit(old, "tea")
-    for each, user in ((browser, "7"), (visitor, None)):
-        each.page(new)
-        assert each.post(new, "/login/7") == 200
-        assert each.page(old)["user"] == user
-    assert visitor.page(old)["cart"] == visitor.page(new)["cart"] == ["tea"]
 
 
 # -- requests at the same time, and answers that are lost --------------------------------------------------------------
@@ -389,15 +310,6 @@ def test_a_lost_answer_costs_nothing(old: Flask, new: Flask) -> None:
     Browser(**browser.cookies).page(new)
     assert browser.page(new) == {"user": "7", "cart": ["tea"]}
     assert len(rows(new)) == 1
-
-
-def test_visitors_with_the_same_cookie_have_sessions_of_their_own(make_shop: MakeShop) -> None:
-    """Two visitors who came in the same second and did the same."""
-    new, cookie = make_shop("flask-cookie"), signed({"cart": ["tea"]})
-    one, other = Browser(session=cookie), Browser(session=cookie)
-    assert one.page(new) == other.page(new) == {"user": None, "cart": ["tea"]}
-    assert one.post(new, "/add/rice") == 200
-    assert other.page(new)["cart"] == ["tea"]
 
 
 @pytest.mark.parametrize(

@@ -161,44 +161,12 @@ def works(app: Flask) -> bool:
     return bool(browser.get("/who").json == {"user": "7", "level": 0, "lang": "jp"})
 
 
-def test_a_valkey_url_is_as_good_as_a_redis_url(make_app: MakeApp, primary: Valkey) -> None:
-    """``valkey://`` is what some providers hand out."""
-    assert works(make_app(REDIS_URL=primary.url.replace("redis://", "valkey://")))
-
-
 def test_a_unix_socket(make_app: MakeApp, own_server: Valkey) -> None:
     """A URL may lead to a server on the same host by a Unix socket."""
     app = make_app(REDIS_URL=f"unix://{own_server.folder / 'valkey.sock'}")
     assert works(app)
     parts(app).monitor.tick()
     assert parts(app).health.level == 0
-
-
-def test_the_number_of_the_database_counts(make_app: MakeApp, own_server: Valkey) -> None:
-    """``/3`` and ``?db=3`` are the same place."""
-    with redis.Redis(port=own_server.port, db=3) as third:
-        for url in (f"redis://127.0.0.1:{own_server.port}/3", f"redis://127.0.0.1:{own_server.port}?db=3"):
-            third.flushdb()
-            assert works(make_app(REDIS_URL=url))
-            assert third.keys("session:auth:*")
-
-
-@pytest.fixture
-def guarded(own_server: Valkey) -> Iterator[Valkey]:
-    """The server asks for a password."""
-    with redis.Redis(port=own_server.port, password="right") as client:
-        own_server.client().config_set("requirepass", "right")
-        yield own_server
-        client.config_set("requirepass", "")
-
-
-@pytest.mark.parametrize("how", ["url", "token"])
-def test_a_password_is_taken_from_url_or_token(make_app: MakeApp, guarded: Valkey, how: str) -> None:
-    """The token may be set outside of the URL."""
-    if how == "url":
-        assert works(make_app(REDIS_URL=f"redis://:right@127.0.0.1:{guarded.port}/0"))
-    else:
-        assert works(make_app(REDIS_URL=guarded.url, REDIS_TOKEN="right"))
 
 
 # -- processes ---------------------------------------------------------------------------------------------------------

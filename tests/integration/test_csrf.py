@@ -147,33 +147,6 @@ def test_the_token_of_one_session_is_worth_nothing_in_another(app: Flask) -> Non
             assert post(client, token).status_code == (200 if whose == mine else 400)
 
 
-def test_a_token_cannot_be_assigned(app: Flask) -> None:
-    """Code that puts its own value there changes nothing: the token stays the one of the session id."""
-
-    @app.get("/assign")
-    def assign() -> str:
-        before = session["csrf_token"]
-        session["csrf_token"] = "mine"
-        assert session["csrf_token"] == before
-        del session["csrf_token"]
-        assert session["csrf_token"] == before
-        return str(before)
-
-    client = browser(app)
-    token = form_of(client)
-    assert len(client.get("/assign").text) == 64
-    assert post(client, token).status_code == 200
-
-
-def test_the_token_is_not_part_of_what_is_iterated(app: Flask) -> None:
-    """A derived key is in no listing of the session, so that copying a session copies no token."""
-    client = browser(app)
-    form_of(client)
-    assert client.get("/all").json == {}
-    assert client.get("/get/csrf_token").json["present"] is True
-    assert browser(app).get("/get/lang").json["present"] is False
-
-
 # -- sign-in and sign-out ----------------------------------------------------------------------------------------------
 
 
@@ -263,21 +236,3 @@ def test_a_form_works_for_a_user_at_every_level(make_form_app: MakeFormApp, prim
             assert answer.text == f"valid at {level}"
             assert cookie_of(answer) is None
     assert post(client, before).text == "valid at 0"
-
-
-def test_a_user_who_cannot_be_verified_has_the_forms_of_a_visitor(make_form_app: MakeFormApp, primary: Valkey) -> None:
-    """I8: an admin at level 4 is shown as anonymous; the admin's forms are invalid until a store can confirm the admin
-    again."""
-    app = make_form_app()
-    admin = sign_in(app, "1", user_role="admin")
-    token = form_of(admin)
-    with at_level(app, 4, primary):
-        assert admin.get("/who").json["user"] is None
-        assert post(admin, token).status_code == 400
-        page = admin.get("/form")
-        assert cookie_of(page) is None
-        shadow = token_in(page)
-        assert post(admin, shadow).text == "valid at 4"
-    assert admin.get("/who").json["user"] == "1"
-    assert post(admin, token).text == "valid at 0"
-    assert post(admin, shadow).status_code == 400

@@ -33,7 +33,7 @@ from flask_langpont_session.stores.sql.errors import BRING_BACK
 from flask_langpont_session.stores.sql.tables import METADATA, SESSIONS, USERS
 from tests.support.codecs import SEALING
 
-from .conftest import on_sqlite, unforced
+from .conftest import unforced
 from .mariadb import MariaDB
 from .rows import HOUR, PAYLOAD, create, load, locked, together, until_it_answers, update
 
@@ -44,10 +44,6 @@ SHORT = 0.25
 
 
 MakeDatabase = Callable[..., Database]
-
-
-sealed_too = pytest.mark.parametrize("database_url", ["sqlite", "sqlite, sealed"], indirect=True)
-"""For what compares payloads: those that are sealed differ each time."""
 
 
 def codec_of(url: str) -> Codec:
@@ -882,19 +878,6 @@ def test_sign_ins_at_once_are_never_more_than_the_limit(
         engine.dispose()
 
 
-@sealed_too
-def test_a_limited_sign_in_may_be_repeated(database: Database) -> None:
-    """A sign-in may be repeated after an unknown outcome. Another row under that digest is not taken for it."""
-    first = sign_in(database, "new", 1)
-    assert first is not None
-    again = sign_in(database, "new", 1)
-    assert again is not None
-    assert (again.row.created_at, again.ended) == (first.row.created_at, ())
-    with pytest.raises(StoreError, match="AnotherRow") as caught:
-        sign_in(database, "new", 1, payload={"a": b"2"})
-    assert caught.value.error_class is ErrorClass.DATA
-
-
 # -- the application's engine --------------------------------------------------------------------------------------
 
 
@@ -1061,35 +1044,6 @@ def test_d34_the_lock_of_sqlite_is_looked_for_until_another_process_is_done(tmp_
     assert len(looks) == 3
     other.close()
     database.close()
-
-
-OVER: dict[str, Callable[[Database], object]] = {
-    "revoked": lambda database: database.kill("digest"),
-    "logged out everywhere": lambda database: database.kill_user("7"),
-    "idle": lambda database: age(database, HOUR, "idle_expires_at"),
-    "as old as it gets": lambda database: age(database, 12 * HOUR, "absolute_expires_at"),
-}
-
-
-def age(database: Database, ms: int, column: str) -> None:
-    with database.connections.writing() as connection:
-        connection.execute(sa.text(f"UPDATE langpont_sessions SET {column} = {column} - {ms}"))
-
-
-@on_sqlite
-@pytest.mark.parametrize("over", OVER)
-def test_d36_what_ends_is_known_from_what_was_over(database: Database, over: str) -> None:
-    """The end of a session that was over before is known as such, for a revocation and for a sign-in in its place."""
-    create(database)
-    OVER[over](database)
-    assert [ended.lived for ended in database.revoke_many(["digest"])] == [False]
-    created = database.create("next", user_id="7", payload={}, idle_ms=HOUR, absolute_ms=HOUR, kill="digest")
-    assert created is not None
-    assert [(ended.digest, ended.lived) for ended in created.ended] == [("digest", False)]
-    limited = sign_in(database, "last", kill="next")
-    assert limited is not None
-    assert [(ended.digest, ended.lived) for ended in limited.ended] == [("next", True)]
-    assert [ended.lived for ended in database.revoke_many(["next", "last", "nothing"])] == [True, False]
 
 
 # -- users' names ------------------------------------------------------------------------------------------------------

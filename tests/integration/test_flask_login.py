@@ -24,14 +24,12 @@ from flask_wtf import CSRFProtect
 
 from devservers.processes import wait_until
 from devservers.servers import Postgres, Valkey
-from flask_langpont_session import Session
-from flask_langpont_session.exceptions import GrantRefused
 from flask_langpont_session.testing import switched_off
 
 from .behind import digest, row_of, stored
 from .conftest import MakeApp, cookie_of, parts
-from .counting import evals, writes
-from .forms_site import User, browser, records
+from .counting import evals
+from .forms_site import User, browser
 
 # Flask-Login 0.6 makes the remember cookie's date with utcnow(), which newer Pythons warn of.
 pytestmark = pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning")
@@ -138,14 +136,6 @@ def test_a_fresh_login_is_asked_for_and_confirmed(app: Flask) -> None:
     assert client.get("/fresh-only").status_code == 401
     assert cookie_of(client.post("/confirm")) is None
     assert client.get("/fresh-only").text == "secret"
-
-
-# -- step-up -----------------------------------------------------------------------------------------------------------
-
-
-def here() -> Session:
-    current: Session = session._get_current_object()  # type: ignore[attr-defined]
-    return current
 
 
 # -- the remember cookie -----------------------------------------------------------------------------------------------
@@ -278,73 +268,6 @@ def test_remember_is_never_stored(app: Flask, primary: Valkey) -> None:
     assert not [key for key in client.get("/all").json if "remember" in key]
 
 
-# -- the remember cookie and the sessions of one user ------------------------------------------------------------------
-
-
-@pytest.fixture
-def make_limited(make_app: MakeApp) -> Callable[..., Flask]:
-    """Return a factory of applications in which a user may have one session, with pages to end others, and to ask
-    why one ended."""
-
-    def make(**config: Any) -> Flask:
-        app = with_login(make_app(**config))
-        app.config["WTF_CSRF_ENABLED"] = False
-
-        @app.post("/end-others")
-        def end_others() -> str:
-            return str(app.session_interface.revoke_others().sessions)  # type: ignore[attr-defined]
-
-        @app.get("/why")
-        def why() -> Any:
-            return jsonify(displaced=here().was_displaced(), user=current_user.get_id())
-
-        @app.post("/poll")
-        def poll() -> Any:
-            return jsonify(user=current_user.get_id())
-
-        return app
-
-    return make
-
-
-def a_minute_later(app: Flask) -> None:
-    """Let all sessions have begun a minute earlier."""
-    with parts(app).backend.database.engine.begin() as connection:
-        connection.execute(sqlalchemy.text("UPDATE langpont_sessions SET created_at = created_at - 60000"))
-
-
-def test_a_remember_cookie_does_not_bring_back_what_ended_for_a_limit(make_limited: Callable[..., Flask]) -> None:
-    """The remember cookie goes with the session: else two browsers would end each other's session with every page,
-    for ever."""
-    app = make_limited(MAX_SESSIONS_PER_USER=1)
-    first = signed_in(app, remember=True)
-    a_minute_later(app)
-    second = signed_in(app, remember=True)
-    assert second.get_cookie(REMEMBER) is not None
-    page = first.get("/me")
-    assert page.json["user"] is None
-    assert cookie_of(page, REMEMBER) == ""
-    assert [who(client) for client in (second, first, second, first)] == ["7", None, "7", None]
-    assert first.get("/why").json == {"displaced": True, "user": None}
-    a_minute_later(app)
-    assert first.post("/in/7").status_code == 200
-    assert [who(client) for client in (first, second)] == ["7", None]
-
-
-def test_a_browser_that_opens_two_pages_at_once_keeps_its_remember_cookie(make_limited: Callable[..., Flask]) -> None:
-    """Each page signs in, and ends the other's session; the cookie of the one that ended may be what stays."""
-    app = make_limited(MAX_SESSIONS_PER_USER=1)
-    tab, other_tab = signed_in(app, remember=True), browser(app)
-    a_minute_later(app)
-    remember = tab.get_cookie(REMEMBER).value
-    tab.delete_cookie("session")
-    other_tab.set_cookie(REMEMBER, remember)
-    assert [who(page) for page in (tab, other_tab)] == ["7", "7"]
-    assert row_count(app, "live") == 1
-    assert who(tab) == "7"
-    assert tab.get_cookie(REMEMBER).value == remember
-
-
 # -- session protection ------------------------------------------------------------------------------------------------
 
 OTHER_BROWSER = {"headers": {"User-Agent": "another browser"}}
@@ -376,20 +299,6 @@ def test_strong_protection_ends_a_moved_session(
     assert cookie_of(response) == ""
     assert not row_of(app, client.cookie).live
     assert who(browser(app, client.cookie)) is None
-
-
-def test_a_visitor_is_not_written_to_by_session_protection(app: Flask, primary: Valkey) -> None:
-    """Flask-Login sets ``_fresh = False`` for every visitor with data: no write, no cookie, no record of kind u."""
-    client = browser(app)
-    cookie = cookie_of(client.post("/set", json={"lang": "jp"}))
-    before = writes(primary)
-    for _ in range(3):
-        response = client.get("/me")
-        assert response.json == {"user": None, "fresh": False, "level": 0}
-        assert cookie_of(response) is None
-    assert writes(primary) == before
-    assert stored(primary, "auth", cookie) == {}
-    assert records(app, primary)[1] == 0
 
 
 # -- what it costs -----------------------------------------------------------------------------------------------------
@@ -453,26 +362,6 @@ def test_a_remember_cookie_on_a_page_is_put_off_without_the_database(app: Flask,
         assert response.json["user"] is None
         assert not response.headers.getlist("Set-Cookie")
     assert who(client) == "7"
-
-
-def test_the_page_that_tells_of_a_refused_login_may_ask_for_the_user(on_postgres: Flask, postgres: Postgres) -> None:
-    """Flask-Login sets ``_fresh = False`` inside the error page, and that is no second refusal."""
-
-    @on_postgres.errorhandler(GrantRefused)
-    def refused(error: GrantRefused) -> tuple[str, int]:
-        assert current_user.get_id() == "7"  # what this request said; nothing of it lasts
-        return "not now", 503
-
-    visitor = browser(on_postgres)
-    cookie = cookie_of(visitor.post("/set", json={"lang": "jp"}))
-    with parts(on_postgres).monitor.paused():  # it could notice first
-        postgres.kill()
-        response = visitor.post("/login/7")
-    assert (response.status_code, response.text) == (503, "not now")
-    assert not response.headers.getlist("Set-Cookie")
-    postgres.start()
-    wait_until(lambda: parts(on_postgres).health.level == 0, "the database")
-    assert browser(on_postgres, cookie).get("/get/lang").json == {"value": "jp", "present": True}
 
 
 def test_a_moved_session_without_the_database_is_refused_and_kept(app: Flask) -> None:

@@ -14,7 +14,7 @@ from devservers.servers import Postgres, Valkey
 from flask_langpont_session import GrantRefused, Kept, session
 from flask_langpont_session.metrics.recorder import NotKept
 
-from .behind import emptied, row_of, stored, wait_for_level
+from .behind import emptied, stored, wait_for_level
 from .conftest import MakeApp, cookie_of, parts
 from .small_disk import Disk
 
@@ -97,30 +97,6 @@ def test_a_full_journal_is_nowhere(app: Flask, client: Any, primary: Valkey) -> 
     assert client.post("/pay", json=HIGH).json["place"] == "journal"
 
 
-# -- the rest of the request -------------------------------------------------------------------------------------------
-
-
-def test_it_may_be_called_again_and_again(app: Flask, client: Any, primary: Valkey) -> None:
-    """Each call saves the changes since the one before, also inside of a list; the end of the request saves the
-    rest. An addition counts once."""
-
-    def pay() -> Any:
-        steps = []
-        session["input_text"] = texts = ["one"]
-        session.increment("usage_count")
-        for text in ("two", "three"):
-            session.flush()
-            steps.append(stored(primary, "translation", client.cookie))
-            texts.append(text)
-            session.increment("usage_count")
-        return [[step["input_text"], step["usage_count"]] for step in steps]
-
-    view(app, pay)
-    assert client.post("/do").json == [['["one"]', "1"], ['["one","two"]', "2"]]
-    found = client.get("/all").json
-    assert (found["input_text"], found["usage_count"]) == (["one", "two", "three"], 3)
-
-
 # -- ids and cookies ---------------------------------------------------------------------------------------------------
 
 
@@ -137,69 +113,6 @@ def test_signing_in_after_a_flush_takes_the_data_along(app: Flask) -> None:
     client: Any = app.test_client()
     assert client.post("/do").json == "paid"
     assert client.get("/all").json == {"_user_id": "7", "input_text": "paid"}
-
-
-def test_a_sign_in_that_is_flushed_goes_on(app: Flask, client: Any) -> None:
-    """Rights and data that are set after it are those of the new session; the cookie is sent; the old id is over."""
-
-    def pay() -> Any:
-        session["_user_id"] = "8"
-        places = [session.flush()]
-        session["user_role"] = "editor"
-        session["input_text"] = "paid"
-        places.append(session.flush())
-        session["daily_limit"] = 7
-        session.increment("usage_count")
-        return [*places, session["_user_id"], session["user_role"]]
-
-    view(app, pay)
-    response = client.post("/do")
-    assert response.json == ["redis", "redis", "8", "editor"]
-    cookie = cookie_of(response)
-    assert cookie and cookie != client.cookie
-    assert row_of(app, cookie).live
-    found = client.get("/all").json
-    expected = {"_user_id": "8", "user_role": "editor", "input_text": "paid", "daily_limit": 7, "usage_count": 1}
-    assert expected.items() <= found.items()
-
-
-def test_a_change_of_id_is_flushed(app: Flask, client: Any) -> None:
-    """Changes after the flush are stored under the new id, and nothing under the old one."""
-
-    def change() -> Any:
-        before = session.digest
-        session.regenerate()
-        place = session.flush()
-        session["theme"] = "dark"
-        return [place, before != session.digest]
-
-    view(app, change)
-    response = client.post("/do")
-    assert response.json == ["redis", True]
-    old, new = app.test_client(), cookie_of(response)
-    assert new
-    old.set_cookie("session", client.cookie)
-    assert old.get("/all").json == {}
-    found = client.get("/all").json
-    assert (found["input_text"], found["theme"], found["lang"]) == ("before", "dark", "jp")
-    assert found.get("_user_id") == ("7" if new.split(".")[1].startswith("u") else None)
-
-
-def test_a_permanent_session_is_made_so_once(app: Flask, client: Any) -> None:
-    """The row is written by the flush, the cookie at the end says it."""
-
-    def stay() -> Any:
-        session.permanent = True
-        session["input_text"] = "paid"
-        session.flush()
-        return session.flush()
-
-    view(app, stay)
-    response = client.post("/do")
-    assert response.json is None
-    [header] = response.headers.getlist("Set-Cookie")
-    assert "Expires=" in header
-    assert client.get("/get/input_text").json["value"] == "paid"
 
 
 # -- refused -----------------------------------------------------------------------------------------------------------

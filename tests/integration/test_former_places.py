@@ -3,7 +3,6 @@ when they are written."""
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ from flask import Flask, session
 from devservers.servers import Valkey
 from flask_langpont_session.testing import switched_off
 
-from .behind import browser, digest, row, sign_in, stored
+from .behind import browser, digest, stored
 from .conftest import MakeApp, cookie_of, parts
 from .counting import evals
 
@@ -92,42 +91,6 @@ def test_it_moves_when_it_is_written_in_one_script(old: Flask, app: Flask, prima
     assert stored(primary, "ui", client.cookie) == {"theme": '"dark"'}
     assert stored(primary, "data", client.cookie) == {"cart": MORE}
     assert cart(client) == ["tea", "milk"]
-
-
-def test_a_number_is_added_to_where_it_is(old: Flask, app: Flask, primary: Valkey) -> None:
-    """The addition goes where the number is, so that none is lost, whichever worker makes it; the number moves when
-    it is assigned."""
-    client = begun(old, app, visits=40)
-    assert (client.post("/count").text, browser(old, client.cookie).post("/count").text) == ("41", "42")
-    assert stored(primary, "ui", client.cookie)["visits"] == "42"
-    client.get("/all")
-    with app.test_request_context(headers={"Cookie": f"session={client.cookie}"}):
-        session["visits"] += 1
-        session.flush()  # type: ignore[attr-defined]
-    assert client.post("/count").text == "44"
-    assert "visits" not in stored(primary, "ui", client.cookie)
-    assert stored(primary, "data", client.cookie)["visits"] == "44"
-
-
-# -- the rules of the feature ------------------------------------------------------------------------------------------
-
-
-def test_a_key_that_was_a_right_is_data_of_the_row_until_it_is_written(make_app: MakeApp, primary: Valkey) -> None:
-    """`identity_card` was one of a user. Then Redis has it, and the row does not."""
-    old = make_app(PRIVILEGE_KEYS=["identity*", "_fresh", "user_role"], FEATURES={})
-    client = sign_in(old, identity_card="blue")
-    assert "identity_card" in json.loads(row(old, client.digest)["payload"])
-    app = make_app()
-    there = browser(app, client.cookie)
-    assert there.get("/get/identity_card").json["value"] == "blue"
-    assert there.post("/set", json={"identity_card": "green"}).status_code == 200
-    assert there.get("/get/identity_card").json["value"] == "green"
-    with app.test_request_context(headers={"Cookie": f"session={client.cookie}"}):
-        assert session["identity_card"] == "green"
-        session["identity_card"] = "red"
-        session.flush()  # type: ignore[attr-defined]
-    assert "identity_card" not in json.loads(row(app, client.digest)["payload"])
-    assert stored(primary, "data", client.cookie) == {"identity_card": '"red"'}
 
 
 # -- in an outage ------------------------------------------------------------------------------------------------------

@@ -10,11 +10,9 @@ from flask import Flask, jsonify, request
 
 from devservers.servers import Postgres, Valkey
 from flask_langpont_session import requires_fresh, session
-from flask_langpont_session.stores.sql.database import Database
 from tests.faults.proxy import HANG, FaultProxy
 
 from .behind import (
-    browser,
     elsewhere,
     emptied,
     row,
@@ -87,19 +85,6 @@ def test_i2_a_revocation_elsewhere_is_seen_at_once(app: Flask) -> None:
     assert (answer["before"]["user"], answer["fresh"], answer["now"]["user"]) == ("7", False, None)
     assert answer["unverified"] is False
     assert client.get("/who").json["user"] is None
-
-
-def test_a_visitor_costs_no_question(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A visitor without a session, an anonymous session, and one that is known to be dead."""
-    visitor: Any = app.test_client()
-    anonymous: Any = app.test_client()
-    anonymous.post("/set", json={"lang": "jp"})
-    gone = sign_in(app)
-    gone.post("/logout")
-    monkeypatch.setattr(Database, "load", lambda *args, **more: pytest.fail("the database was asked"))
-    for client in (visitor, anonymous, browser(app, gone.cookie)):
-        assert fresh(client)["fresh"] is False
-    assert anonymous.get("/get/lang").json["value"] == "jp"
 
 
 # -- auth, and the database does not answer ----------------------------------------------------------------------------
@@ -189,31 +174,6 @@ def test_without_the_database_the_data_of_other_categories_stays(outage: Outage)
     outage.end()
     wait_until_home(outage.app)
     assert client.get("/get/cart").json["value"] == [0, 1, 2]
-
-
-# -- another id --------------------------------------------------------------------------------------------------------
-
-
-def test_i2_a_new_id_waits_for_the_database(outage: Outage) -> None:
-    """I2: no store can say whether the session that is to get another id lives: 503, and it keeps the one it has."""
-
-    @outage.app.post("/regenerate")
-    def regenerate() -> Any:
-        session.regenerate()
-        return jsonify(fresh=session.fresh())
-
-    client = sign_in(outage.app)
-    outage.begin()
-    for _ in range(2):
-        response = client.post("/regenerate")
-        assert response.status_code == 503
-        assert int(response.headers["Retry-After"]) > 0
-        assert cookie_of(response) is None
-        outage.assert_happened()
-    assert client.get("/who").json["user"] == "7"
-    outage.end()
-    wait_until_home(outage.app)
-    assert client.post("/regenerate").json["fresh"] is True
 
 
 # -- other categories --------------------------------------------------------------------------------------------------

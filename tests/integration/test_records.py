@@ -6,7 +6,6 @@ A merge brings what a host kept in an outage. It may not undo what was written s
 from __future__ import annotations
 
 import random
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ import pytest
 
 from devservers.servers import Valkey
 from flask_langpont_session.policy.changes import CategoryChange, Operation
-from flask_langpont_session.policy.errors import ErrorClass, StoreError
+from flask_langpont_session.policy.errors import StoreError
 from flask_langpont_session.stores.redis.commands import MERGE, WRITE, Command, Guarded
 from flask_langpont_session.stores.redis.endpoint import Endpoint
 from flask_langpont_session.stores.redis.link import Link
@@ -1080,61 +1079,6 @@ def test_what_arrives_after_its_deadline_does_nothing(store: RedisStore, client:
     assert "a" not in data(client)
 
 
-@pytest.mark.parametrize("behind_ms", [5_000, 3_600_000])
-@pytest.mark.parametrize("how", ["write", "merge"])
-def test_a_clock_that_was_set_is_learned_and_the_call_done(
-    store: RedisStore, client: Any, behind_ms: int, how: str
-) -> None:
-    """The server's clock is ahead of what is known of it: it says so, nothing was done, and it is asked once again."""
-    now_ms = store.endpoint.time_ms(timeout=WAIT)
-    store.server_identity.note_clock(store.server_identity.server, now_ms - behind_ms, time.monotonic())
-    assert stamp(store, sets={"a": b"1"}) if how == "write" else outcomes(store, put("a", b"1", 0)) == [APPLIED]
-    assert data(client) == {"a": "1"}
-    assert abs(store.estimated_ms(DIGEST, time.monotonic()) - store.endpoint.time_ms(timeout=WAIT)) < 1000
-
-
-@on_each
-def test_several_merges_of_which_some_are_late_are_done_once(store: RedisStore, client: Any) -> None:
-    """One packet may be in time for the first and late for the last: all are sent again, and count once."""
-    now_ms = store.endpoint.time_ms(timeout=WAIT)
-    store.server_identity.note_clock(store.server_identity.server, now_ms, time.monotonic())
-    stamp(store, sets={"a": b"1", "n": b"1"})
-    then_ms = store.endpoint.time_ms(timeout=WAIT)
-    steps = [wipe(then_ms * 1000 + 250_000), put("b", b"1", then_ms * 1000), add("n", 3)]
-    sent, run = [], store.link.run
-
-    def half_late(calls: Any, *arguments: Any, **options: Any) -> Any:
-        """The second packet is the first that is in time as a whole."""
-        sent.append(calls)
-        replies = run(calls, *arguments, **options)
-        return [replies[0], [b"late", now_ms]] if len(sent) == 1 else replies
-
-    merges = [Merge(DIGEST, "ui", steps, "free", LIFE), Merge("e" * 43, "ui", [add("n", 1)], "free", LIFE)]
-    store.link.run = half_late  # type: ignore[method-assign, assignment]
-    found = store.merge_all(merges, limits=LIMITS, timeout=15 * WAIT, write_id="merge.1")
-    assert len(sent) == 2
-    assert [merged.outcomes for merged in found if isinstance(merged, Merged)] == [(APPLIED,) * 3, (APPLIED,)]
-    assert data(client) == {"b": "1", "n": "3"}
-    assert client.hget(f"session:ui:{{{'e' * 43}}}", "n") == "1"
-
-
-def test_without_time_for_a_second_try_nothing_was_done(store: RedisStore, client: Any) -> None:
-    """The error is of class LOCAL and says that nothing was sent, so that a caller that has time may try again."""
-    stamp(store, sets={"a": b"1"})
-    now_ms = store.endpoint.time_ms(timeout=WAIT)
-    store.server_identity.note_clock(store.server_identity.server, now_ms - 3_600_000, time.monotonic())
-
-    def late(*arguments: Any, **options: Any) -> list[Any]:
-        return [[b"late", now_ms]]
-
-    store.link.run = late  # type: ignore[method-assign]
-    with pytest.raises(StoreError) as caught:
-        change = {"ui": CategoryChange(LIFE, sets={"a": b"2"})}
-        store.write(VISITOR, change, guard="free", limits=LIMITS, timeout=0.004, write_id="write.2")
-    assert (caught.value.error_class, caught.value.cause, caught.value.sent) == (ErrorClass.LOCAL, "LateCommand", False)
-    assert data(client) == {"a": "1"}
-
-
 @about_a_process
 @pytest.mark.parametrize("how", ["write", "merge"])
 def test_what_is_stuck_in_the_socket_of_a_stopped_server_does_nothing(
@@ -1160,21 +1104,6 @@ def test_what_is_stuck_in_the_socket_of_a_stopped_server_does_nothing(
     assert [author for _, author, *_ in meta(client).lately] == []
     assert outcomes(store, *steps) == [APPLIED, APPLIED]
     assert data(client) == {"a": "2", "n": "1"}
-
-
-@about_a_process
-def test_a_server_that_goes_on_in_time_does_what_it_was_asked(store: RedisStore, server: Valkey, client: Any) -> None:
-    """A pause shorter than the wait costs nothing but that time."""
-    stamp(store, sets={"a": b"1"})
-    server.freeze()
-    timer = threading.Timer(0.1, server.thaw)
-    timer.start()
-    try:
-        assert stamp(store, sets={"a": b"2"})
-    finally:
-        timer.join()
-        server.thaw()
-    assert data(client) == {"a": "2"}
 
 
 # -- copies ------------------------------------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from devservers.processes import wait_until
 from devservers.servers import Valkey
 from flask_langpont_session.policy.changes import CategoryChange, Operation
 from flask_langpont_session.policy.copies import RecordRef
@@ -511,53 +510,6 @@ def test_a_damaged_record_is_quarantined(store: RedisStore, raw: Any) -> None:
         assert QUARANTINE_MS - 5000 < raw.pttl(f"{key('ui')}:aside") <= QUARANTINE_MS
 
 
-def test_a_server_that_forgot_the_scripts_is_sent_them(store: RedisStore, raw: Any) -> None:
-    """SCRIPT FLUSH, a restart, a failover: every operation works at once, each in its turn."""
-    operations = (
-        lambda: write(store, "alive", push=(row(), 1), ui=change(sets={"b": b"1"})),
-        lambda: merge(store, step("set", "a", b"1"), guard="alive").outcomes,
-        lambda: dict(store.read(VISITOR, {"ui": 0}, timeout=WAIT).records["ui"].fields),
-        lambda: store.quarantine(VISITOR, "ui", timeout=WAIT),
-        lambda: store.push_many([(DIGEST, 2)], ("auth",), stamp_ms=0, timeout=WAIT),
-    )  # fmt: skip
-    found = []
-    for operation in operations:
-        raw.script_flush()
-        found.append(operation())
-    assert found == ["written", (APPLIED,), {"a": b"1", "b": b"1"}, None, [b"buried"]]
-
-
-def hashes_sent(raw: Any) -> int:
-    """Return how many hashes the server has sent as a whole, in all."""
-    return int(raw.info("commandstats").get("cmdstat_hgetall", {"calls": 0})["calls"])
-
-
-def test_what_is_known_is_not_sent_again(store: RedisStore, raw: Any) -> None:
-    """If one of three categories has changed, only that one is sent; the others are what was read before."""
-    store.push(row(), 1, LIFE, timeout=WAIT)
-    write(store, "alive", ui=change(sets={"lang": b"1"}), translation=change(sets={"text": b"1"}))
-
-    def read(**more: Any) -> Any:
-        return store.read(USER, {"auth": LIFE, "ui": LIFE, "translation": 0}, timeout=WAIT, **more)
-
-    first, before = read(), hashes_sent(raw)
-    again = read()
-    assert hashes_sent(raw) == before
-    assert (again.records, again.auth) == (first.records, first.auth)
-    assert again.now_ms >= first.now_ms
-    write(store, "alive", ui=change(sets={"lang": b"2"}))
-    later = read()
-    assert hashes_sent(raw) == before + 1
-    assert later.records["ui"].fields == {"lang": b"2"}
-    assert later.records["translation"] is first.records["translation"]
-    store.push(row(version=2), 2, LIFE, timeout=WAIT)
-    entry = read().auth
-    assert entry is not None and entry.row is not None and entry.row.version == 2
-    before = hashes_sent(raw)
-    assert read(anew=True).records == read().records
-    assert hashes_sent(raw) == before + 3
-
-
 @pytest.mark.parametrize("loss", ["emptied", "tombstone", "expired", "another type"])
 def test_what_is_known_is_believed_only_while_it_is_there(store: RedisStore, raw: Any, loss: str) -> None:
     """A record that the store knows is believed only while Redis has it, whatever took it away."""
@@ -590,18 +542,6 @@ def test_a_probe_needs_the_rights_that_requests_need(store: RedisStore, raw: Any
         assert caught.value.error_class is ErrorClass.IDENTITY_REFUSED
     finally:
         raw.execute_command("ACL", "SETUSER", "default", f"+{missing}")
-
-
-def test_a_probe_writes_and_reads_over_a_new_connection(store: RedisStore, raw: Any) -> None:
-    """A probe leaves nothing behind: its canary expires by itself, and whatever lies in its place is no hindrance."""
-    raw.lpush("session:canary:test", "x")
-    store.endpoint.time_ms(timeout=WAIT)
-    before = raw.info("clients")["connected_clients"]
-    store.endpoint.probe("session:canary:test", "value", timeout=WAIT)
-    store.endpoint.probe_read(timeout=WAIT)
-    assert raw.get("session:canary:test") == "value"
-    assert 0 < raw.pttl("session:canary:test") <= 600_000
-    wait_until(lambda: raw.info("clients")["connected_clients"] == before, "the end of the probes' connections")
 
 
 # -- rights that are missing, memory that is used up -------------------------------------------------------------------

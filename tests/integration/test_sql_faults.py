@@ -28,7 +28,7 @@ from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.health import FAILURES
 from flask_langpont_session.recovery.probes import PROBE_TIMEOUT
 from flask_langpont_session.stores.sql.database import Database
-from tests.faults.proxy import HANG, REFUSE, RESET, SWALLOW_REPLY, Fault, FaultProxy, delay
+from tests.faults.proxy import HANG, REFUSE, SWALLOW_REPLY, Fault, FaultProxy, delay
 
 from .behind import NO_LIMITS, age_entry, emptied, outcomes, questions, sign_in, wait_until_home
 from .conftest import MakeApp, parts, redis_store
@@ -194,18 +194,13 @@ def on_the_way(fault: Fault, *, connected: bool = True) -> Cause:
 
 ROWS = [
     Row("read-only", "sqlite", read_only_file, "WRITE_REFUSED", WRITES),
-    Row("reset", "postgresql", on_the_way(RESET), "UNREACHABLE", BOTH),
     Row("black hole, connecting", "postgresql", on_the_way(HANG, connected=False), "UNREACHABLE", BOTH, hangs=True),
     Row("locked against writes", "postgresql", lock_table("EXCLUSIVE"), "WRITE_REFUSED", WRITES),
     Row("locked against reads", "postgresql", lock_table("ACCESS EXCLUSIVE"), "BUSY", BOTH),
     Row("refused", "mariadb", on_the_way(REFUSE), "UNREACHABLE", BOTH),
-    Row("reset", "mariadb", on_the_way(RESET), "UNREACHABLE", BOTH),
-    Row("slow network", "mariadb", on_the_way(delay(60)), "UNREACHABLE", BOTH, hangs=True),
-    Row("black hole, connected", "mariadb", on_the_way(HANG), "UNREACHABLE", BOTH, hangs=True),
     Row("no greeting", "mariadb", on_the_way(HANG, connected=False), "UNREACHABLE", BOTH, hangs=True),
     Row("locked for a backup", "mariadb", locked_for_backup, "WRITE_REFUSED", WRITES),
     Row("read-only after failover", "mariadb", global_setting("read_only"), "WRITE_REFUSED", WRITES),
-    Row("read-only by default", "mariadb", global_setting("tx_read_only"), "WRITE_REFUSED", WRITES),
     Row("too many connections", "mariadb", too_many_connections, "BUSY", BOTH),
     Row("missing table", "mariadb", hidden_table, "NO_TABLES", BOTH),
 ]

@@ -6,13 +6,7 @@ Time passes by moving what the stores hold back.
 
 from __future__ import annotations
 
-import sys
-from collections import Counter
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from functools import partial
-from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from flask import Flask, jsonify, request
@@ -38,7 +32,7 @@ from .behind import (
     who,
 )
 from .conftest import MakeApp, cookie_of
-from .counting import evals, wait_for_monitors
+from .counting import wait_for_monitors
 
 MINUTE = 60_000
 HOUR = 60 * MINUTE
@@ -222,43 +216,6 @@ def test_step_up_and_limits_while_real_servers_are_gone(make_app: MakeApp, prima
     wait_until_home(app)
     assert user.post("/address").text == "moved"
     assert [who(app, client) for client in (user, busy, idle)] == ["7", "1", None]
-
-
-def test_nothing_is_asked_more(make_app: MakeApp, primary: Valkey) -> None:
-    """Commands of Redis and questions to the database, of requests that only look at when."""
-    app = with_views(make_app(NEAR_CACHE=[], **LIMITS))
-    for client in (sign_in(app), admin(app)):
-        client.get("/who")
-        for page in ("/who", "/when"):
-            before = evals(primary), questions(app)
-            client.get(page)
-            assert (evals(primary) - before[0], questions(app) - before[1]) == (1, 0)
-
-
-def calls_of(ask: Callable[[], object]) -> Counter[str]:
-    """Return the functions of the package's policy that are called, by file and name, and how often."""
-    called: Counter[str] = Counter()
-
-    def note(frame: FrameType, event: str, argument: Any) -> None:
-        path = Path(frame.f_code.co_filename)
-        if event == "call" and path.parent.name == "policy":
-            called[f"{path.name} {frame.f_code.co_name}"] += 1
-
-    sys.setprofile(note)
-    try:
-        ask()
-    finally:
-        sys.setprofile(None)
-    return called
-
-
-def test_an_application_without_limits_pays_nothing(make_app: MakeApp) -> None:
-    """Requests that read and write run no code of step-up and limits; the life of a session is what is there."""
-    client = sign_in(make_app())
-    for ask in (partial(client.get, "/who"), partial(client.post, "/set", json={"theme": "dark"})):
-        called = calls_of(ask)
-        assert not [name for name in called if name.startswith("users.py") or name == "leases.py are_in"]
-        assert called["leases.py of"] <= 2
 
 
 def test_a_request_that_knows_an_older_row_does_not_make_a_session_privileged(make_app: MakeApp) -> None:

@@ -7,9 +7,7 @@ from typing import Any
 import pytest
 
 from devservers.servers import Valkey
-from flask_langpont_session.stores.host.journal import journal_at
 from flask_langpont_session.testing import switched_off
-from tests.support.auth_records import says
 
 from .behind import browser, key, row, sign_in, waiting
 from .conftest import MakeApp, parts
@@ -44,19 +42,3 @@ def test_s6_a_sign_out_that_waits_is_not_undone_elsewhere(
         assert row(here, client.digest)["live"]
         assert browser(there, client.cookie).get("/who").json["user"] is None
     assert not row(here, client.digest)["live"]
-
-
-def test_s6_a_sign_out_that_waits_for_another_worker_is_renewed_too(
-    make_app: MakeApp, primary: Valkey, tmp_path: Any
-) -> None:
-    """The database answers, and the worker whose turn it is to tell it was stopped: Redis must not forget meanwhile."""
-    app = make_app(HEALTH_INTERVAL=3600)
-    client = sign_in(app)
-    stopped = journal_at(tmp_path / "journal.sqlite3")
-    with stopped.alone() as is_alone, parts(app).monitor.paused(), primary.client() as redis:
-        assert is_alone
-        parts(app).backend.journal.revocations.note(client.digest, in_database=False, in_redis=True)
-        parts(app).monitor.recovery.run_once()
-        assert waiting(app) == 1
-        assert says(redis, key(client.digest))["@live"] == "0"
-    stopped.close()

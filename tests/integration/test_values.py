@@ -217,16 +217,6 @@ def test_an_unhandled_error_keeps_what_was_stored(make_app: MakeApp) -> None:
 # -- too large together ------------------------------------------------------------------------------------------------
 
 
-def test_two_values_that_are_too_large_together(visitor: Any) -> None:
-    """Having read the session, the view is told at once."""
-    assert visitor.post("/informed/source_lang/40000").status_code == 200
-    response = visitor.post("/informed/target_lang/30000")
-    assert response.status_code == 413
-    assert response.text.startswith("session['target_lang'] cannot be stored: category 'translation' would have")
-    assert set(visitor.get("/all").json) == {*OLD, "source_lang"}
-    assert visitor.post("/informed/lang/60000").status_code == 200  # another category has its own limit
-
-
 @pytest.mark.parametrize("signed_in", [False, True])
 def test_i11_a_blind_write_that_is_too_large_is_refused_by_the_script(
     app: Flask, visitor: Any, signed_in: bool, caplog: pytest.LogCaptureFixture

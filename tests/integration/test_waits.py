@@ -26,7 +26,6 @@ from flask_langpont_session.stores.redis.dns import DnsCache
 from flask_langpont_session.support.lag import Lag
 from flask_langpont_session.testing import captured_events
 from tests.faults.proxy import FaultProxy, delay
-from tests.faults.strange_server import StrangeServer, resp
 
 from .behind import emptied
 from .conftest import MakeApp, parts, redis_store
@@ -363,17 +362,6 @@ def test_connections_of_every_origin_are_made_alike(make_app: MakeApp, primary: 
             admin.config_resetstat()
             store.endpoint.time_ms(timeout=LONG)
             assert not {name for name in admin.info("commandstats") if "maint" in name}
-
-
-def test_a_store_knows_what_each_command_can_answer(make_app: MakeApp) -> None:
-    """A number in the place of a clock is an error of the class of the network, never another exception."""
-    with StrangeServer() as server:
-        store = redis_store(make_app(REDIS_URL=server.url()))
-        store.endpoint.time_ms(timeout=LONG)
-        server.say(lambda command: resp(7))
-        with pytest.raises(StoreError) as caught:
-            store.endpoint.time_ms(timeout=LONG)
-        assert (caught.value.error_class, caught.value.cause) == (ErrorClass.UNREACHABLE, "InvalidResponse")
 
 
 def test_connections_that_were_closed_while_they_lay_idle_fail_no_request(make_app: MakeApp, primary: Valkey) -> None:
