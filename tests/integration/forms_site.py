@@ -41,7 +41,7 @@ def browser(app: Flask, cookie: str | None = None) -> Any:
 def records(app: Flask, primary: Valkey) -> tuple[list[str], int]:
     """Return all that is stored about users: keys in Redis, number of rows in SQL."""
     with primary.client() as redis:
-        keys = [key for key in redis.scan_iter(match="*{*")]
+        keys = list(redis.scan_iter(match="*{*"))
     with parts(app).backend.database.engine.connect() as connection:
         rows: int = connection.execute(sqlalchemy.text("SELECT count(*) FROM langpont_sessions")).scalar_one()
     return keys, rows

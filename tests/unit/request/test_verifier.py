@@ -1,4 +1,4 @@
-"""What the database says of a session: how old its word is, and what follows from it for the stores and this worker."""
+"""The word of the database on a session: how old it is, and what follows from it for the stores and this worker."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_i34_a_row_that_is_missing_was_lost_if_it_would_still_live(
 
 @pytest.mark.parametrize("word", ["tombstone", "tombstone that the database knew", "row"])
 def test_i34_an_end_that_the_database_has_lost_is_told_again(stage: Stage, user: SessionId, word: str) -> None:
-    """A tombstone that the database never heard of is no lost commit."""
+    """A tombstone that the database was never told of is no lost commit."""
     stage.redis.entries[user.digest] = AuthEntry(None, in_database=word != "tombstone")
     stage.database.rows[user.digest] = a_row(user.digest, live=word != "row")
     assert stage.load(user).verdict is Verdict.DEAD
