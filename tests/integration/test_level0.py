@@ -22,9 +22,7 @@ def test_a_session_comes_back_by_category(make_app: MakeApp, primary: Valkey) ->
     assert client.get("/all").json == {"lang": "jp", "input_text": "こんにちは", "cart": [1, {"a": None}]}
     digest = digest_of((cookie_of(response) or "").split(".")[0])
     with primary.client() as redis:
-        assert set(redis.scan_iter(match="*{*")) == {
-            f"session:{c}:{{{digest}}}" for c in ("translation", "ui", "data")
-        }
+        assert set(redis.scan_iter(match="*{*")) == {f"session:{c}:{{{digest}}}" for c in ("translation", "ui", "data")}
         assert 0 < redis.pttl(f"session:translation:{{{digest}}}") <= 1_800_000
         assert 0 < redis.pttl(f"session:ui:{{{digest}}}") <= 86_400_000
         assert redis.hget(f"session:ui:{{{digest}}}", "lang") == '"jp"'

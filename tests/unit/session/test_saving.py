@@ -105,7 +105,6 @@ def test_a_change_of_permanence_changes_the_row(maker: Maker, repository: Reposi
 
 @pytest.mark.parametrize("deed", ["sign-in", "another id"])
 def test_after_a_flush_the_request_goes_on_with_the_id_that_was_made(
-def test_after_a_flush_the_request_goes_on_with_the_id_that_was_made(
     maker: Maker, repository: Repository, deed: str
 ) -> None:
     """Later changes are changes of that session; the row is read again before auth is changed, and a sign-out
