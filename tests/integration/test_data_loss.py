@@ -65,12 +65,6 @@ def asks(app: Flask, client: Any, user: str | None = "7") -> bool:
     return questions(app) > before
 
 
-def connections(server: Valkey) -> int:
-    """Return how many connections a server has accepted so far."""
-    with server.client() as client:
-        return int(client.info("stats")["total_connections_received"])
-
-
 # -- emptied, behind connections that stay -----------------------------------------------------------------------------
 
 

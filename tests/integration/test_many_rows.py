@@ -14,7 +14,7 @@ from devservers.servers import Postgres, Valkey
 from flask_langpont_session import LangPontSession, Revoked
 from tests.support.auth_records import unpacked
 
-from .behind import emptied, is_home, resting, sign_in, waiting, who
+from .behind import emptied, resting, sign_in, waiting, who
 from .conftest import MakeApp, parts
 
 ROWS = 20_000
@@ -33,11 +33,6 @@ _VALID = sa.text(
     """SELECT digest FROM langpont_sessions LEFT JOIN langpont_users USING (user_id)
     WHERE live AND user_epoch = coalesce(epoch, 0)"""
 )
-
-
-def name(number: int) -> str:
-    """The digest of one of the many rows."""
-    return f"{number:043}"
 
 
 class Site:
@@ -138,11 +133,3 @@ def test_i1_a_user_with_very_many_sessions_is_logged_out_at_once(site: Site, pri
     assert tombstones(primary) == ROWS + len(clients)
     assert [who(app, later) for app in site.all] == ["7"] * 3
     assert [who(app, other) for app in site.all] == ["8"] * 3
-
-
-# -- very many rows changed around an incident -------------------------------------------------------------------------
-
-
-def is_up_to_date(app: Flask) -> bool:
-    """Redis has what changed around the last incident."""
-    return is_home(app) and not parts(app).monitor.recovery.has_incidents
