@@ -22,7 +22,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     app = Flask(__name__)
     # The table is configuration: a page that changes its language in an outage would look broken, so the language is
     # worth a local copy, which the default (medium) would not give it.
-    app.config["LANGPONT_SESSION_FEATURE_PRIORITIES"] = {"language_preference": "high"}
+    app.config["LANGPONT_SESSION_FEATURES"] = {"language_preference": {"priority": "high"}}
     # On the page "Your devices" a session is called by its browser and system, and a user has so many at most.
     app.config.update(LANGPONT_SESSION_DEVICE_LABELS="user_agent", LANGPONT_SESSION_MAX_SESSIONS_PER_USER=20)
     app.config.update(SESSION_COOKIE_NAME="langpont", SESSION_COOKIE_SAMESITE="Lax", WTF_CSRF_TIME_LIMIT=None)

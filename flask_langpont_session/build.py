@@ -61,7 +61,16 @@ from .stores.redis.server_identity import ServerIdentity
 from .stores.redis.slots import SINGLE, Address, name_of
 from .stores.redis.store import RedisStore
 from .stores.redis.topology import ClusterTopology
-from .stores.redis.url import Kind, for_redis_py, has_tls, kind_of, read_cluster, read_sentinel
+from .stores.redis.url import (
+    CONNECTIONS,
+    Kind,
+    connections_of,
+    for_redis_py,
+    group_options,
+    kind_of,
+    read_cluster,
+    read_sentinel,
+)
 from .stores.sql.database import Database, make_engine
 from .stores.sql.dialects import advice
 from .support.forks import renew_if_locks_were_exchanged
@@ -533,13 +542,13 @@ def _directory(settings: Settings, cloud: Cloud | None) -> ClusterTopology | Non
 
 
 def _nodes(settings: Settings, cloud: Cloud | None) -> Nodes | None:
-    credentials, tls_options = _credentials(settings, cloud), _tls_options(settings)
+    url, credentials = settings.redis_url or "", _credentials(cloud)
     if cloud is not None and cloud.group is not None:
-        return cloud.group.nodes({**tls_options, **credentials})
+        return cloud.group.nodes({**group_options(url), **credentials})
     if kind_of(settings.redis_url) is not Kind.CLUSTER:
         return None
-    said = read_cluster(settings.redis_url or "")
-    return Nodes(lambda: said.hosts, lambda: said.tls, {**tls_options, **said.options, **credentials})
+    said = read_cluster(url)
+    return Nodes(lambda: said.hosts, lambda: said.tls, {**said.options, **credentials})
 
 
 @dataclass(frozen=True)
@@ -587,7 +596,7 @@ class _RedisStores:
                 ShardRoute(directory, number, is_master=is_master),
                 waits=_waits(self.settings, identity.introduce, self.cloud),
                 options=directory.nodes.options,
-                **_size(self.settings),
+                **_size(self.settings, self.settings.redis_url),
             )
             return self._store(name, pool, identity, (directory, number) if is_shard else None)
 
@@ -658,7 +667,7 @@ def _pool_of(client: Any, settings: Settings, server_identity: ServerIdentity) -
     place = {name: value for name, value in pool.connection_kwargs.items() if not name.endswith("_handler")}
     return BlockingConnectionPool(  # type: ignore[no-untyped-call]
         connection_class=pool.connection_class,
-        max_connections=settings.redis_max_connections,
+        max_connections=CONNECTIONS,
         timeout=settings.pool_timeout,
         **{**place, **_waits(settings, server_identity.introduce)},
     )
@@ -680,19 +689,12 @@ def _waits(settings: Settings, introduce: Callable[[Any], None], cloud: Cloud | 
     }
 
 
-def _credentials(settings: Settings, cloud: Cloud | None) -> dict[str, Any]:
-    options: dict[str, Any] = {"password": settings.redis_token} if settings.redis_token else {}
-    if cloud is not None and cloud.credentials is not None:
-        options["credential_provider"] = cloud.credentials
-    return options
+def _credentials(cloud: Cloud | None) -> dict[str, Any]:
+    return {"credential_provider": cloud.credentials} if cloud is not None and cloud.credentials is not None else {}
 
 
-def _tls_options(settings: Settings) -> dict[str, Any]:
-    return {"ssl_ca_certs": str(settings.redis_ca_file)} if settings.redis_ca_file else {}
-
-
-def _size(settings: Settings) -> dict[str, Any]:
-    return {"max_connections": settings.redis_max_connections, "timeout": settings.pool_timeout}
+def _size(settings: Settings, url: str | None) -> dict[str, Any]:
+    return {"max_connections": connections_of(url), "timeout": settings.pool_timeout}
 
 
 def make_pool(
@@ -703,15 +705,12 @@ def make_pool(
     :param cloud: what AWS says, if it is to be asked.
     :param is_master: which server of a service or group is wanted, where a service knows them all.
     """
-    options, tls_options, size = _credentials(settings, cloud), _tls_options(settings), _size(settings)
+    options, size = _credentials(cloud), _size(settings, url)
     waits = _waits(settings, server_identity.introduce, cloud)
     if kind_of(url) is Kind.SENTINEL:
         said = read_sentinel(url)
-        route = route_to(said, is_master=is_master, patience=settings.redis_timeout, tls_options=tls_options)
-        options = {**said.options, **(tls_options if said.tls else {}), **options}
-        return routed.make_pool(route, waits=waits, options=options, **size)
-    if has_tls(url):
-        options |= tls_options
+        route = route_to(said, is_master=is_master, patience=settings.redis_timeout)
+        return routed.make_pool(route, waits=waits, options={**said.options, **options}, **size)
     return BlockingConnectionPool.from_url(for_redis_py(url), protocol=3, **size, **waits, **options)
 
 

@@ -250,7 +250,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--secret", help="as LANGPONT_SESSION_REDIS_TOKEN_SECRET")
     parser.add_argument("--topic", help="ARN of a topic of LANGPONT_SESSION_ALERT_TOPICS; gets a message")
     parser.add_argument("--key-prefix", default="session", help="as LANGPONT_SESSION_KEY_PREFIX")
-    parser.add_argument("--ca-file", help="as LANGPONT_SESSION_REDIS_CA_FILE")
+    parser.add_argument("--ca-file", help="certificates to trust, instead of those of the system")
     options = parser.parse_args(arguments)
     try:
         name = read_group(options.url)

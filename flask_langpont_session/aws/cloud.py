@@ -13,7 +13,7 @@ from ..config.settings import Settings
 from ..exceptions import ConfigError
 from ..stores.redis.cluster import ClusterStore
 from ..stores.redis.store import RedisStore
-from ..stores.redis.url import Kind, kind_of, read_group
+from ..stores.redis.url import Kind, has_credentials, kind_of, read_group
 from . import client
 from .credentials import Credentials, IamToken, Recycling, SecretToken
 from .endpoints import EndpointsFile, Group
@@ -27,7 +27,7 @@ class Cloud:
     """The group and the credentials of an application.
 
     :param group: None: the URL says itself where the servers are.
-    :param credentials: None: URL or ``REDIS_TOKEN`` say them.
+    :param credentials: None: the URL says them.
     """
 
     group: Group | None = None
@@ -82,7 +82,11 @@ def cloud_of(settings: Settings) -> Cloud:
         credentials = IamToken(settings.redis_iam_user, name, f"{PREFIX}REDIS_IAM_USER")
     if name is None:
         return Cloud(None, credentials)
-    secrets = ("REDIS_TOKEN", "REDIS_TOKEN_SECRET", "REDIS_IAM_USER")
-    needs_tls = next((setting for setting in secrets if getattr(settings, setting.lower())), None)
+    secrets = {
+        "REDIS_TOKEN_SECRET": settings.redis_token_secret,
+        "REDIS_IAM_USER": settings.redis_iam_user,
+        "REDIS_URL": has_credentials(url),
+    }
+    needs_tls = next((setting for setting, is_given in secrets.items() if is_given), None)
     memory = EndpointsFile(Path(f"{settings.journal}-endpoints") if settings.journal else None, name)
     return Cloud(Group(name, f"{PREFIX}REDIS_URL", needs_tls=needs_tls, memory=memory), credentials)

@@ -1,4 +1,4 @@
-"""Reads ``CATEGORIES``, ``FEATURES``, ``DURABLE_KEYS`` and ``FEATURE_PRIORITIES`` into a :class:`CategoryTable`.
+"""Reads ``CATEGORIES``, ``FEATURES`` and ``DURABLE_KEYS`` into a :class:`CategoryTable`.
 
 ``FEATURES`` and ``DURABLE_KEYS`` are laid over ``CATEGORIES``: what they claim, it claims no more. Keys of users and of
 rights that no feature claims belong to auth, whatever takes the rest.
@@ -50,7 +50,7 @@ def build_table(
     """Read the configured tables.
 
     :param categories: category → ``{"ttl": seconds or None, "on_demand": bool, "features": {name: [keys]}}``.
-    :param priorities: feature → priority, over those of the presets.
+    :param priorities: feature → priority, where that stands alone in FEATURES.
     :param added: feature → ``{"keys": [keys], "category": name, "priority": name}``; the priority may be left out.
     :param durable: keys that are to be in auth, without being a user or a right.
     :param identity: the keys of users and rights.
@@ -95,7 +95,9 @@ class _Builder:
     def built(self) -> Built:
         """Return the table with all problems found."""
         unknown = sorted(self._priorities.keys() - self._features.keys(), key=str) if self._is_whole else []
-        self._problems += [f"FEATURE_PRIORITIES: no category has a feature {name!r}" for name in unknown]
+        self._problems += [
+            f"FEATURES[{name!r}]: no category has this feature; write {_FEATURE_FORM}" for name in unknown
+        ]
         return Built(self.table(), self._problems, self._is_whole)
 
     def leave_out(self, problem: str) -> None:
@@ -187,18 +189,16 @@ class _Builder:
             self._features[owner.name] = replace(owner, keys=tuple(k for k in owner.keys if k != key))
 
     def _priority(self, setting: str, feature: str, category: str, said: Any) -> Priority:
-        """Return the priority of FEATURE_PRIORITIES, else `said`, else the default."""
+        """Return the priority that stands alone in FEATURES, else `said`, else the default."""
         allowed = (Priority.CRITICAL,) if category == AUTH else _OTHERS
         usual = Priority.CRITICAL if category == AUTH else USUAL_PRIORITIES.get(feature)
         value = self._priorities.get(feature, said) or usual
         if value in list(allowed):
             return Priority(value)
-        if feature in self._priorities:
-            at = f"FEATURE_PRIORITIES[{feature!r}]: {value!r}"
-        elif said:
-            at = f"{setting}[{feature!r}]['priority']: {value!r}"
+        if feature in self._priorities or said:
+            at = f"FEATURES[{feature!r}]['priority']: {value!r}"
         else:
-            at = f"FEATURE_PRIORITIES: feature {feature!r} has no priority"
+            at = f"{setting}: feature {feature!r} has no priority; add FEATURES = {{{feature!r}: {{'priority': name}}}}"
         self._problems.append(
             f"{at}; features of {AUTH!r} are critical, all others {', '.join(_OTHERS[:-1])} or {_OTHERS[-1]}: only "
             f"{AUTH!r} has a row in the database"

@@ -22,6 +22,7 @@ from sqlalchemy.exc import ArgumentError
 
 from ..policy.causes import PREFIX as PREFIX
 from ..stores.redis.url import (
+    GROUP_OPTIONS,
     SCHEMES,
     SENTINEL_OPTIONS,
     Kind,
@@ -38,7 +39,9 @@ from .categories import names_problem
 
 Check = Callable[[str, Any], str | None]
 
-_URL_OPTIONS = frozenset({"db", "client_name", "ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile"})
+_URL_OPTIONS = frozenset(
+    {"db", "client_name", "max_connections", "ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile"}
+)
 _LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1", "", None})
 
 FLASK_COOKIE, FLASK_SESSION, FLASK_SESSION_PICKLE = "flask-cookie", "flask-session", "flask-session-pickle"
@@ -353,6 +356,8 @@ def _elasticache_problems(name: str, url: str) -> list[str]:
         return [str(error)]
     if not aws.is_installed():
         return [f"elasticache:// needs boto3; {aws.EXTRA}"]
+    if problems := _option_problems(url, GROUP_OPTIONS):
+        return problems
     if group.region is None and aws.known_region() is None:
         return ["no region is known; write elasticache://group-id?region=…, or set AWS_DEFAULT_REGION"]
     return []
@@ -371,4 +376,6 @@ def _option_problems(url: str, known: Set[str] = _URL_OPTIONS) -> list[str]:
             problems.append(f"{name}: there is no such file")
     if not all(is_number(number) for number in options.get("db", [])):
         problems.append("db is the number of a database, as in redis://host:6379/?db=0")
+    if not all(is_number(number) and 1 <= int(number) <= 10_000 for number in options.get("max_connections", [])):
+        problems.append("max_connections is a number from 1 to 10000")
     return problems

@@ -279,8 +279,6 @@ def _places(settings: Settings, app: Flask) -> list[str]:
         problems.append(
             f"{PREFIX}DATABASE_URL: required, for example postgresql+psycopg://user@host/db; it decides about sign-ins"
         )
-    if settings.redis_ca_file and not Path(settings.redis_ca_file).is_file():
-        problems.append(f"{PREFIX}REDIS_CA_FILE: there is no file {os.fspath(settings.redis_ca_file)!r}")
     return problems + _database_problems(settings) + _journal_problems(settings) + _metrics_problems(settings)
 
 
@@ -397,10 +395,10 @@ def _metrics_problems(settings: Settings) -> list[str]:
 
 def _aws_problems(settings: Settings) -> list[str]:
     """Check credentials that AWS gives: what they need, and what they cannot stand beside."""
-    given = [way for way in ("REDIS_TOKEN", "REDIS_TOKEN_SECRET", "REDIS_IAM_USER") if getattr(settings, way.lower())]
+    given = [way for way in ("REDIS_TOKEN_SECRET", "REDIS_IAM_USER") if getattr(settings, way.lower())]
     if len(given) > 1:
         return [f"{PREFIX}{' and '.join(given)}: give one of them"]
-    if not given or given == ["REDIS_TOKEN"]:
+    if not given:
         return []
     [way] = given
     if settings.redis_client is not None:

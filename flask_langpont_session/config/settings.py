@@ -76,11 +76,8 @@ class Settings:
     replica_url: str | None = _setting(None, checks.optional(checks.text))
     redis_client: Any = _setting(None, checks.client)  # a ready client object instead of the URL; fakeredis too
     redis_timeout: float = _setting(0.2, checks.number(0.001, 60, _SECONDS))
-    redis_max_connections: int = _setting(50, checks.integer(1, 10_000, "connections"))
-    redis_token: str | None = _setting(None, checks.optional(checks.text))
     redis_token_secret: str | None = _setting(None, checks.optional(checks.text))  # name or ARN in Secrets Manager
     redis_iam_user: str | None = _setting(None, checks.optional(checks.cache_user))
-    redis_ca_file: str | None = _setting(None, checks.optional(checks.path))
     database_url: str | URL | None = _setting(None, checks.optional(checks.text))
     database_engine: Engine | None = _setting(None, checks.engine)
     database_timeout: float = _setting(0.25, checks.number(0.001, 60, _SECONDS))
@@ -98,7 +95,6 @@ class Settings:
         dict, checks.tables("feature → {'keys': [keys], 'category': name, 'priority': name}")
     )
     durable_keys: Sequence[str] = _setting(list, checks.names)
-    feature_priorities: Mapping[str, str] = _setting(dict, checks.mapping)
     defaults: Mapping[str, Any] = _setting(dict, checks.mapping)
     behaviours: Mapping[str, Mapping[int | str, str]] = _setting(dict, checks.behaviour_cells)
     user_keys: Sequence[str] = _setting(DEFAULT_USER_KEYS, checks.names)
@@ -261,6 +257,10 @@ _FORMER: Mapping[str, str] = {
     "metrics_interval": "figures are published every minute",
     "metrics_registry": "the figures are in the default registry of prometheus_client",
     "near_cache": "all categories are kept; a Redis user without the right to CLIENT TRACKING is asked each time",
+    "feature_priorities": f"write {PREFIX}FEATURES = {{'name': {{'priority': 'high'}}}}",
+    "redis_ca_file": f"put ?ssl_ca_certs=/path/ca.pem behind {PREFIX}REDIS_URL",
+    "redis_max_connections": f"put ?max_connections=100 behind {PREFIX}REDIS_URL",
+    "redis_token": f"put it into {PREFIX}REDIS_URL, as in rediss://:token@host:6379/0",
     "single_host": "SQLite beside a Redis on another host is taken for the choice of a single host",
     "health_fail_level": "let the monitor ask for the level, as in /healthz?fail_at=4",
 }
@@ -318,10 +318,15 @@ def _under_test(values: Mapping[str, Any], scratch: Scratch) -> dict[str, Any]:
 
 
 def _derive(settings: Settings) -> tuple[Built, list[str]]:
+    priorities = {
+        name: spec["priority"]
+        for name, spec in settings.features.items()
+        if isinstance(spec, Mapping) and set(spec) == {"priority"}
+    }
     built = build_table(
         settings.categories,
-        settings.feature_priorities,
-        added=settings.features,
+        priorities,
+        added={name: spec for name, spec in settings.features.items() if name not in priorities},
         durable=settings.durable_keys,
         identity=(*settings.user_keys, *settings.privilege_keys),
     )

@@ -108,7 +108,7 @@ class Reports:
         self._dropped.add(key)
         log.warning(
             "session[%r] is gone with its request: at level %d the decision table does not keep its feature. To keep "
-            "it, give the feature another priority in LANGPONT_SESSION_FEATURE_PRIORITIES, or the priority another "
+            "it, give the feature another priority in LANGPONT_SESSION_FEATURES, or the priority another "
             "behaviour in LANGPONT_SESSION_BEHAVIOURS; `flask langpont explain %s` says more",
             *(key, level, key),
             extra=fields("write_dropped", key=key, level=level),

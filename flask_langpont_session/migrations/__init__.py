@@ -16,7 +16,7 @@ one revision of the application calls what belongs to a version of the package::
 So the tables come and go with the application's own, in its own chain of revisions; the package needs no Alembic. A
 module that was released is never changed: what comes later is a ``v0002``. To keep ``alembic revision --autogenerate``
 from dropping these tables, leave them out by ``include_name``, or hand it ``LangPontSession.metadata`` beside the
-application's own; docs/configuration.md has both.
+application's own; docs/databases.md has both.
 """
 
 from __future__ import annotations

@@ -162,8 +162,7 @@ ROWS: tuple[_Row, ...] = (
         _A,
         (),
         "refuses the password",
-        f"correct the password or user in {{setting}} (or {PREFIX}REDIS_TOKEN, where that has it), then restart the "
-        "workers one after the other",
+        "correct the password or user in {setting}, then restart the workers one after the other",
     ),
     (
         (DATABASE,),

@@ -163,7 +163,7 @@ REDIS_ROWS: tuple[Row, ...] = (
     Row(42, "scripts forgotten", faults.forgotten_scripts, **AS_BEFORE),
     Row(43, "no free connection", faults.wire(delay(0.15), "primary"), flickers=True, bites=5,
         **{**AS_BEFORE, "classes": frozenset({"local"}), "meanwhile": frozenset({"unreachable"}), "pays": TIME_OUT},
-        config={"REDIS_MAX_CONNECTIONS": 1, "REDIS_TIMEOUT": 0.5}),  # a busy machine adds to the delay
+        config={"REDIS_URL": faults.over_one_connection, "REDIS_TIMEOUT": 0.5}),  # a busy machine adds to the delay
     Row(45, "starved threads", faults.starved_threads, **AS_BEFORE),
     Row(47, "clock a day ahead", faults.skewed(86_400.0), **AS_BEFORE),
     Row(47, "clock a day behind", faults.skewed(-86_400.0), **AS_BEFORE),

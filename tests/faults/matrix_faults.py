@@ -339,6 +339,11 @@ def signed_in_url(site: Site) -> str:
     return f"redis://{USER}:{PASSWORDS[0]}@127.0.0.1:{site.proxies['primary'].port}/0"
 
 
+def over_one_connection(site: Site) -> str:
+    """Return the URL with which a process has a single connection."""
+    return f"{site.proxies['primary'].url('redis')}?max_connections=1"
+
+
 def rotating_client(site: Site) -> redis.Redis:
     """A client that asks a provider for the password at each connect."""
     return redis.Redis(port=site.proxies["primary"].port, credential_provider=Rotating())

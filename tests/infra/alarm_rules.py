@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
 from typing import Any
 
-from flask_langpont_session.config.settings import Settings
 from flask_langpont_session.ops.exporters import catalogue, exporting
 from flask_langpont_session.stores.redis.near import MOST_LANES
+from flask_langpont_session.stores.redis.url import CONNECTIONS
 from tests.infra.alarm_states import ALARM, COMPOSITE_ALARM, METRIC_ALARM, OK, asked, histories, holds
 from tests.infra.metrics import ELASTICACHE, KNOWN, NETWORK, NODE, own_dimensions, watched
 from tests.infra.rules import TOPICS, nodes, rule
@@ -29,7 +28,7 @@ NODE_METRICS = (
 FOUR_PROCESSORS = ".xlarge"
 """The end of the names of node types with four processors; all others of the template have two."""
 
-_IN_THE_POOL: Any = {f.name: f.default for f in fields(Settings)}["redis_max_connections"]
+_IN_THE_POOL = CONNECTIONS
 CONNECTIONS_OF_A_PROCESS = _IN_THE_POOL + MOST_LANES
 """How many connections one worker may open, those of its near cache among them."""
 

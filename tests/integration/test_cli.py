@@ -254,7 +254,7 @@ def test_the_documented_table_is_what_explain_prints(make_app: MakeApp) -> None:
 def test_explain_shows_the_table_as_configured(make_app: MakeApp) -> None:
     """An operator sees what is in force, not what the docs say."""
     app = make_app(
-        FEATURE_PRIORITIES={"language_preference": "high"}, BEHAVIOURS={"low": {1: "local_cache_fallback"}}
+        FEATURES={"language_preference": {"priority": "high"}}, BEHAVIOURS={"low": {1: "local_cache_fallback"}}
     )  # fmt: skip
     lines = run(app, "explain").output.splitlines()
     assert "| ui | 86400 s | language_preference | high | `lang preferred_lang temp_lang_override` |" in lines

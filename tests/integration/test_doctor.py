@@ -324,7 +324,7 @@ def changed(server: Valkey, *rules: str) -> None:
 
 
 def test_the_rights_that_are_asked_for_are_the_documented_ones() -> None:
-    """The doctor checks for the rights of docs/configuration.md, no more and no less."""
+    """The doctor checks for the rights of docs/redis.md, no more and no less."""
     assert {*FOR_ALL, *FOR_METRICS} == set(acl.commands())
     assert {f"+{right}" for right in ON_CLUSTERS} == set(acl.more_on_clusters())
 
@@ -482,7 +482,7 @@ def test_tls(make: Make, tmp_path: Path) -> None:
     with ExitStack() as ends:
         server = ends.enter_context(Redis8(tmp_path / "tls", certificate=authority.issue(["localhost"])))
         url = f"rediss://localhost:{server.port}/0"
-        app = make(REDIS_URL=url, REDIS_CA_FILE=str(authority.certificate))
+        app = make(REDIS_URL=f"{url}?ssl_ca_certs={authority.certificate}")
         assert outcome(app, "redis-tls") == ("ok", "primary TLS, on this host")
         careless = redis.Redis(
             host="localhost", port=server.port, ssl=True, ssl_cert_reqs="none", ssl_check_hostname=False

@@ -489,15 +489,17 @@ def make_tls(request: pytest.FixtureRequest, authority: Authority) -> Callable[.
     if "group" in request.fixturenames:
         request.getfixturevalue("group")
     make: Callable[..., Flask] = request.getfixturevalue("make")
-    return lambda **config: make(REDIS_CA_FILE=str(authority.certificate), **config)
+    trusting = f"{URL}&ssl_ca_certs={authority.certificate}"
+    return lambda **config: make(**{"REDIS_URL": trusting, **config})
 
 
 def test_a_token_goes_over_tls_to_the_name_that_aws_gave(
-    make_tls: Callable[..., Flask], group: str, locked: Locked
+    make_tls: Callable[..., Flask], group: str, locked: Locked, authority: Authority
 ) -> None:
     """The certificate is of our authority and names the endpoint."""
     locked.accept(OLD)
-    browser = make_tls(REDIS_TOKEN=OLD).test_client()
+    url = f"{URL}&ssl_ca_certs={authority.certificate}".replace("://", f"://:{OLD}@")
+    browser = make_tls(REDIS_URL=url).test_client()
     browser.post("/login/7")
     assert who(browser) == {"user": "7", "level": 0, "lang": None}
 

@@ -29,7 +29,7 @@ HOUR_MS = 3_600_000
 
 @pytest.fixture
 def former(make_app: MakeApp) -> Flask:
-    return make_app(CATEGORIES=FORMER, FEATURE_PRIORITIES={"notes": "high"}, HEALTH_INTERVAL=3600)
+    return make_app(CATEGORIES=FORMER, FEATURES={"notes": {"priority": "high"}}, HEALTH_INTERVAL=3600)
 
 
 def lose(app: Flask, *stores: str) -> None:

@@ -145,7 +145,9 @@ def test_a_setting_that_comes_too_late_is_told_of(make_app: MakeApp, caplog: pyt
 
 def test_without_a_catch_all_the_error_says_where_to_name_it(make_app: MakeApp) -> None:
     """The view that forgot it is told."""
-    app = make_app(CATEGORIES={"auth": {}, "ui": {"features": {"look": ["theme"]}}}, FEATURE_PRIORITIES={"look": "low"})
+    app = make_app(
+        CATEGORIES={"auth": {}, "ui": {"features": {"look": ["theme"]}}}, FEATURES={"look": {"priority": "low"}}
+    )
     with app.test_request_context("/"), pytest.raises(UnsupportedValue, match="LANGPONT_SESSION_FEATURES"):
         session["cart"] = 1
     assert explained(app, "cart") == [

@@ -179,7 +179,7 @@ def shop(make: Make) -> Iterator[tuple[Flask, sa.MetaData]]:
 
 
 def test_left_out_they_are_not_dropped(shop: tuple[Flask, sa.MetaData]) -> None:
-    """The recipe of docs/configuration.md; without it the next revision ends every session."""
+    """The recipe of docs/databases.md; without it the next revision ends every session."""
     app, metadata = shop
     interface(app).create_tables(app)
 

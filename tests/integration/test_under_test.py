@@ -169,7 +169,6 @@ def test_a_busy_machine_does_not_refuse_the_first_sign_in(make: Make, tmp_path: 
 
 PRODUCTION = {
     "REDIS_URL": "rediss://cache.internal:6379/0",
-    "REDIS_TOKEN": "secret",
     "DATABASE_URL": "postgresql+psycopg://u@db.internal/app",
     "REQUEST_BUDGET": 0.3,
     "METRICS": ["prometheus", "emf"],

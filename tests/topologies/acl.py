@@ -1,4 +1,4 @@
-"""The rights that docs/configuration.md asks an administrator of Redis for, read from there."""
+"""The rights that docs/redis.md asks an administrator of Redis for, read from there."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 USER, PASSWORD = "app", "a-long-random-token"
 
-_DOCUMENT = Path(__file__).parents[2] / "docs" / "configuration.md"
+_DOCUMENT = Path(__file__).parents[2] / "docs" / "redis.md"
 SENTINEL_PASSWORD = "another-token"
 
 

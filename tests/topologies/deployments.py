@@ -85,8 +85,8 @@ def tls(engine: Engine, folder: Path, ends: ExitStack) -> Deployment:
     folder.mkdir(parents=True, exist_ok=True)
     authority = Authority(folder)
     server = ends.enter_context(engine(folder, certificate=authority.issue(["localhost"])))
-    url = f"rediss://localhost:{server.port}/0"
-    return Deployment({"REDIS_URL": url, "REDIS_CA_FILE": str(authority.certificate)}, server)
+    url = f"rediss://localhost:{server.port}/0?ssl_ca_certs={authority.certificate}"
+    return Deployment({"REDIS_URL": url}, server)
 
 
 Deploy = Callable[[Engine, Path, ExitStack], Deployment]

@@ -25,7 +25,7 @@ from tests.topologies.crossing import Readers, fill  # noqa: E402
 def main(url: str, folder: str) -> None:
     """Greenlets that read until they are ended, and one that ends them."""
     app = Flask("app", instance_path=folder)
-    settings = {"REDIS_URL": url, "REDIS_MAX_CONNECTIONS": 5000, **PATIENT}
+    settings = {"REDIS_URL": f"{url}?max_connections=5000", **PATIENT}
     app.config.update(SECRET_KEY="test key of the test suite, 32+ bytes", TESTING=True)
     app.config.update({f"LANGPONT_SESSION_{key}": value for key, value in settings.items()})
     LangPontSession(app)

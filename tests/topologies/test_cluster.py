@@ -414,13 +414,13 @@ def test_nodes_show_certificates_for_the_names_they_announce(make_app: MakeApp, 
         with node:
             Cluster.says(node, "CLUSTER", "ADDSLOTSRANGE", 0, 16383)
             wait_until(lambda: "cluster_state:ok" in str(Cluster.says(node, "CLUSTER", "INFO")), "a cluster")
-            seed = f"rediss+cluster://localhost:{front.port}"
-            app = make_app(REDIS_URL=seed, REDIS_CA_FILE=str(authority.certificate))
+            seed = f"rediss+cluster://localhost:{front.port}?ssl_ca_certs={authority.certificate}"
+            app = make_app(REDIS_URL=seed)
             visitor = app.test_client()
             visitor.post("/login/7")
             assert visitor.get("/who").json == {"user": "7", "level": 0, "lang": None}
             Cluster.says(node, "CONFIG", "SET", "cluster-preferred-endpoint-type", "ip")
-            other = make_app(REDIS_URL=seed, REDIS_CA_FILE=str(authority.certificate))
+            other = make_app(REDIS_URL=seed)
             stranger = other.test_client()
             stranger.post("/login/8")
             assert stranger.get("/who").json == {"user": "8", "level": 2, "lang": None}

@@ -71,7 +71,7 @@ def url(request: pytest.FixtureRequest, wire: Wire) -> str:
 def app(make_app: MakeApp, url: str) -> Flask:
     """Return an application with many connections: one that is lost while it is given back is not what is tested
     here."""
-    return make_app(REDIS_URL=url, REDIS_MAX_CONNECTIONS=5000)
+    return make_app(REDIS_URL=f"{url}{'&' if '?' in url else '?'}max_connections=5000")
 
 
 @pytest.fixture

@@ -51,7 +51,7 @@ def over_tls(folder: Path, authority: Authority) -> Iterator[tuple[Settings, Ses
     with ExitStack() as ends:
         primary = ends.enter_context(Redis8(folder / "primary", certificate=certificate))
         yield (
-            {"REDIS_URL": f"rediss://localhost:{primary.port}/0", "REDIS_CA_FILE": str(authority.certificate)},
+            {"REDIS_URL": f"rediss://localhost:{primary.port}/0?ssl_ca_certs={authority.certificate}"},
             lambda: keys_of(primary),
         )
 

@@ -1,4 +1,4 @@
-"""A user of Redis who may do what docs/configuration.md says: it is enough, and nothing of it is too much."""
+"""A user of Redis who may do what docs/redis.md says: it is enough, and nothing of it is too much."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def test_sessions_live_in_a_serverless_cache(
     with ExitStack() as ends:
         front = ends.enter_context(TlsFront(authority.context([NAME]), cache.port))
         names.ports = {NAME: front.port}
-        app = make_app(REDIS_URL=URL, REDIS_IAM_USER=USER, REDIS_CA_FILE=str(authority.certificate))
+        app = make_app(REDIS_URL=f"{URL}&ssl_ca_certs={authority.certificate}", REDIS_IAM_USER=USER)
         ends.callback(close, app)
         visitor = sign_in(app, "7")
         wait_until(lambda: visitor.get("/who").json["level"] == 0, "level 0")

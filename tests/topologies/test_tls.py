@@ -15,6 +15,7 @@ from redis.retry import Retry
 
 from devservers.processes import wait_until
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
+from flask_langpont_session.stores.redis.url import has_tls
 from tests.faults.proxy import FaultProxy, flip
 from tests.integration.behind import sign_in, wait_until_home, wait_until_lost
 from tests.integration.conftest import parts, redis_store
@@ -52,7 +53,14 @@ def servers(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> I
 
 @pytest.fixture
 def make(make_app: MakeApp, authority: Authority) -> Callable[..., Flask]:
-    return lambda url, **config: make_app(REDIS_URL=url, **{"REDIS_CA_FILE": str(authority.certificate), **config})
+    return lambda url, trusted=authority: make_app(REDIS_URL=trusting(url, trusted))
+
+
+def trusting(url: str, authority: Authority | None) -> str:
+    """Return a URL with the certificates to trust; None: those of the system."""
+    if authority is None or not has_tls(url):
+        return url
+    return f"{url}{'&' if '?' in url else '?'}ssl_ca_certs={authority.certificate}"
 
 
 def refusal(app: Flask) -> StoreError:
@@ -88,12 +96,12 @@ def test_another_host_is_not(make: Callable[..., Flask], servers: Servers) -> No
 def test_an_unknown_authority_is_not(
     make: Callable[..., Flask], servers: Servers, stranger: Authority, trusted: str
 ) -> None:
-    """The authority that signed the certificate is not in REDIS_CA_FILE, or there is none and it is not in the
+    """The authority that signed the certificate is not in the file of the URL, or there is none and it is not in the
     system's."""
-    file = str(stranger.certificate) if trusted == "another authority" else None
-    refused = refusal(make(f"rediss://{HOST}:{servers['good'].port}/0", REDIS_CA_FILE=file))
+    authority = stranger if trusted == "another authority" else None
+    refused = refusal(make(f"rediss://{HOST}:{servers['good'].port}/0", authority))
     assert refused.error_class is ErrorClass.IDENTITY_REFUSED
-    assert "REDIS_CA_FILE" in str(refused)
+    assert "ssl_ca_certs" in str(refused)
 
 
 def test_an_expired_certificate_is_not(make: Callable[..., Flask], servers: Servers) -> None:
@@ -247,7 +255,7 @@ def test_sentinels_speak_tls_too(
     url = f"rediss+sentinel://{HOST}:{sentinel.port}/sessions"
     app = make(url)
     assert sign_in(app, "7").get("/who").json == {"user": "7", "level": 0, "lang": None}
-    refused = refusal(make(url, REDIS_CA_FILE=str(stranger.certificate)))
+    refused = refusal(make(url, stranger))
     assert refused.error_class is ErrorClass.IDENTITY_REFUSED
     refused = refusal(make(url.replace(HOST, "127.0.0.1")))
     assert refused.error_class is ErrorClass.IDENTITY_REFUSED

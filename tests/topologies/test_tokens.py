@@ -80,7 +80,7 @@ def test_a_refused_token_is_an_outage_until_it_is_right(
     make_app: MakeApp, locked: Locked, token: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     """NOAUTH and WRONGPASS are class A: noticed at once, probed until it is accepted."""
-    app = make_app(REDIS_URL=address(locked), REDIS_TOKEN=token)
+    app = make_app(REDIS_URL=address(locked, token))
     with pytest.raises(StoreError) as caught:
         redis_store(app).endpoint.time_ms(timeout=LONG)
     assert caught.value.error_class is ErrorClass.IDENTITY_REFUSED

@@ -81,7 +81,7 @@ def schema(database: Database, facts: Facts) -> Iterator[Finding]:
     wrong = [line for line in found if line not in newer]
     version = migrations.versions()[-1]
     if wrong:
-        cure = f"bring the tables to {version} (flask_langpont_session.migrations); see docs/configuration.md"
+        cure = f"bring the tables to {version} (flask_langpont_session.migrations); see docs/databases.md"
         yield failure("; ".join(wrong), cure)
     if newer:
         cure = "upgrade flask-langpont-session on this host; or drop the column, if it is not a newer release's"

@@ -78,9 +78,9 @@ _CERTIFICATE: Mapping[int, str] = {
     62: "certificate: of another host name; see the host in LANGPONT_SESSION_REDIS_URL",
     64: "certificate: of another address; see the host in LANGPONT_SESSION_REDIS_URL",
 }
-_NOT_TRUSTED = f"{causes.NOT_TRUSTED}; see LANGPONT_SESSION_REDIS_CA_FILE"
+_NOT_TRUSTED = f"{causes.NOT_TRUSTED}; see ssl_ca_certs in LANGPONT_SESSION_REDIS_URL"
 _OWN_CERTIFICATE = (
-    "TLS: refused by the server, or a file is unusable; see LANGPONT_SESSION_REDIS_URL and …_REDIS_CA_FILE"
+    "TLS: refused by the server, or a file is unusable; see LANGPONT_SESSION_REDIS_URL and its ssl_… options"
 )
 
 # A right that the server missed, of a command sent or of one inside a script. Nothing but the name of a command fits

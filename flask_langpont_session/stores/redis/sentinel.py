@@ -313,14 +313,13 @@ def _outdoes(named: Named, known: _Known, now: float) -> bool:
     return named.epoch == known.epoch and known.is_doubtful
 
 
-def route_to(url: HostsUrl, *, is_master: bool, patience: float, tls_options: Mapping[str, Any]) -> SentinelResolver:
+def route_to(url: HostsUrl, *, is_master: bool, patience: float) -> SentinelResolver:
     """Return the way to a server that the sentinels of a URL know.
 
     :param patience: seconds that all of them together may take. A request waits for them.
-    :param tls_options: of the connections to them, if the URL asks for TLS.
     """
     patience /= len(url.hosts)
-    tls = {name: value for name, value in url.options.items() if name.startswith("ssl_")} | dict(tls_options)
+    tls = {name: value for name, value in url.options.items() if name.startswith("ssl_")}
     sentinels = [
         Sentinel(
             plain.SSLConnection if url.tls else plain.Connection,

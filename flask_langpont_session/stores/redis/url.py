@@ -47,10 +47,13 @@ SCHEMES: Mapping[str, Scheme] = {
 SENTINEL_OPTIONS = frozenset({"sentinel_username", "sentinel_password"})
 """Options that only the URL of a service has: user and password of the sentinels themselves."""
 
+CONNECTIONS = 50
+"""Connections of a process to one server, if the URL says nothing else: enough for 50 threads."""
+
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
 _SERVICE = re.compile(r"[A-Za-z0-9._-]+")  # the letters that a sentinel's own configuration allows
 _SENTINEL_PORT, _NODE_PORT = 26379, 6379
-_GROUP_OPTIONS = frozenset({"region", "db"})
+GROUP_OPTIONS = frozenset({"region", "db", "max_connections", "ssl_ca_certs"})
 _SERVERLESS = "elasticache+serverless"
 _GROUP = re.compile(r"(?=.{1,40}\Z)[a-z](-?[a-z0-9])*", re.IGNORECASE | re.ASCII)
 _REGION = re.compile(r"[a-z]{2,}(-[a-z0-9]+)+", re.ASCII)
@@ -93,6 +96,12 @@ def options_of(url: str) -> Options:
     """Return what a URL says behind its hosts and its path."""
     before, _, fragment = url.partition("#")
     return Options(parse_qs(before.partition("?")[2], keep_blank_values=True), bool(fragment))
+
+
+def connections_of(url: str | None) -> int:
+    """Return how many connections to one server a URL allows."""
+    given = options_of(url or "").values.get("max_connections")
+    return int(given[-1]) if given else CONNECTIONS
 
 
 def is_number(text: str) -> bool:
@@ -179,7 +188,8 @@ def _read_many(url: str, *, called: str, port: int) -> tuple[tuple[Address, ...]
         raise ValueError("user:password@ stands once, before the first host; in a password write %40 for @, %2C for ,")
     credentials = {"username": unquote(username), "password": unquote(password)} if at else {}
     given = {name: value for name, value in credentials.items() if value}
-    return tuple(_address(host, called, port) for host in hosts.split(",")), path, {**given, **dict(parse_qsl(query))}
+    options = {name: value for name, value in parse_qsl(query) if name != "max_connections"}
+    return tuple(_address(host, called, port) for host in hosts.split(",")), path, {**given, **options}
 
 
 def _authority(url: str) -> tuple[str, str, str]:
@@ -218,8 +228,16 @@ class GroupName:
         return f"{'serverless cache' if self.serverless else 'replication group'} {self.group_id!r}"
 
 
+def group_options(url: str) -> dict[str, str]:
+    """Return the options of connections that the URL of a group has, as redis-py takes them."""
+    parts, given = urlsplit(url), options_of(url).values
+    found = {"username": unquote(parts.username or ""), "password": unquote(parts.password or "")}
+    found["ssl_ca_certs"] = given.get("ssl_ca_certs", [""])[0]
+    return {name: value for name, value in found.items() if value}
+
+
 def read_group(url: str) -> GroupName:
-    """Read ``elasticache://group-id[/db][?region=…&db=…]`` or ``elasticache+serverless://cache-name[?region=…]``.
+    """Read ``elasticache://[user:password@]group-id[/db][?option=value…]``, or ``elasticache+serverless://…``.
 
     :raises ValueError: what is wrong with it.
     """
@@ -228,19 +246,20 @@ def read_group(url: str) -> GroupName:
         options = parse_qs(parts.query, keep_blank_values=True)
     except ValueError:
         raise ValueError("not a URL; write elasticache://group-id?region=…") from None
-    if "@" in parts.netloc:
-        raise ValueError("no user and no password here; use REDIS_TOKEN, REDIS_TOKEN_SECRET or REDIS_IAM_USER")
-    if not _GROUP.fullmatch(parts.netloc):
+    user, at, group_id = parts.netloc.rpartition("@")
+    if at and not user.partition(":")[2]:
+        raise ValueError("a user needs a password behind it; REDIS_IAM_USER is one that IAM signs in")
+    if not _GROUP.fullmatch(group_id):
         raise ValueError("the id of the group or cache stands alone: up to 40 letters, digits and single hyphens")
-    if parts.fragment or set(options) - _GROUP_OPTIONS or any(len(values) > 1 for values in options.values()):
-        raise ValueError("its options can be db, region, each once")
+    if parts.fragment or set(options) - GROUP_OPTIONS or any(len(values) > 1 for values in options.values()):
+        raise ValueError(f"its options can be {', '.join(sorted(GROUP_OPTIONS))}, each once")
     region = options.get("region", [None])[0]
     if region is not None and not _REGION.fullmatch(region):
         raise ValueError("region is the name of an AWS region, as in ?region=ap-northeast-1")
     number = options.get("db", [parts.path.removeprefix("/") or "0"])[0]
     if not is_number(number):
         raise ValueError("the path is the number of a database, as in elasticache://group-id/0")
-    name = GroupName(parts.netloc.lower(), region, int(number), serverless=parts.scheme == _SERVERLESS)
+    name = GroupName(group_id.lower(), region, int(number), serverless=parts.scheme == _SERVERLESS)
     if name.serverless and name.db:
         raise ValueError("a serverless cache has one database, number 0; leave the number out")
     return name

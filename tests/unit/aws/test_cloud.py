@@ -81,7 +81,7 @@ def make(load: Load) -> Make:
 
 def test_most_settings_ask_for_nothing(load: Load) -> None:
     """The start asks nothing then, and neither do the rounds of the monitor."""
-    assert ask_aws(load(REDIS_URL="rediss://cache.internal", REDIS_TOKEN="a token")) is None
+    assert ask_aws(load(REDIS_URL="rediss://:token@cache.internal")) is None
 
 
 def test_the_group_is_remembered_beside_the_journal(make: Make, aws: Aws, tmp_path: Path) -> None:
@@ -96,7 +96,12 @@ def test_the_group_is_remembered_beside_the_journal(make: Make, aws: Aws, tmp_pa
 
 
 @pytest.mark.parametrize(
-    "way", [{"REDIS_TOKEN": "t"}, {"REDIS_TOKEN_SECRET": "app/token"}, {"REDIS_IAM_USER": "app-user"}]
+    "way",
+    [
+        {"REDIS_URL": "elasticache://:t@sessions?region=eu-west-1"},
+        {"REDIS_TOKEN_SECRET": "app/token"},
+        {"REDIS_IAM_USER": "app-user"},
+    ],
 )
 def test_signing_in_needs_tls(make: Make, aws: Aws, way: dict[str, str]) -> None:
     """The start ends where the token could be read, and says by which setting."""

@@ -307,7 +307,12 @@ def test_the_last_good_answer_stays(api: Api, caplog: pytest.LogCaptureFixture) 
     ("name", "group", "needs_tls", "says"),
     [
         (replace(NAME, db=2), CLUSTER, None, "one database, number 0; leave the number out"),
-        (NAME, described(TransitEncryptionEnabled=False), "REDIS_TOKEN", "what REDIS_TOKEN gives could be read"),
+        (
+            NAME,
+            described(TransitEncryptionEnabled=False),
+            "REDIS_TOKEN_SECRET",
+            "what REDIS_TOKEN_SECRET gives could be read",
+        ),
     ],
 )
 def test_a_group_that_cannot_be_used_says_why(

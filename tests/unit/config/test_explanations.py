@@ -57,14 +57,14 @@ def test_what_a_key_means(tmp_path: Path, key: str, meaning: str) -> None:
 
 
 def test_a_key_of_data_is_told_for_each_level_and_with_the_line_that_changes_it(tmp_path: Path) -> None:
-    lines = said_of(tmp_path, "lang", FEATURE_PRIORITIES={"language_preference": "medium"})
+    lines = said_of(tmp_path, "lang", FEATURES={"language_preference": {"priority": "medium"}})
     assert [line.split()[1] for line in lines if line.startswith("level ")] == ["0", "1", "2", "3", "4"]
     assert "to change it: LANGPONT_SESSION_FEATURES = " in lines[-2] and '"priority": "high"' in lines[-2]
     assert lines[-1].endswith('LANGPONT_SESSION_DURABLE_KEYS = ["lang"]')
 
 
 def test_a_key_of_data_of_high_priority_could_have_less(tmp_path: Path) -> None:
-    lines = said_of(tmp_path, "lang", FEATURE_PRIORITIES={"language_preference": "high"})
+    lines = said_of(tmp_path, "lang", FEATURES={"language_preference": {"priority": "high"}})
     assert '"priority": "medium"' in lines[-2]
 
 

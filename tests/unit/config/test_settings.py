@@ -67,11 +67,8 @@ DEFAULTS: dict[str, Any] = {
     "REPLICA_URL": None,
     "REDIS_CLIENT": None,
     "REDIS_TIMEOUT": 0.2,
-    "REDIS_MAX_CONNECTIONS": 50,
-    "REDIS_TOKEN": None,
     "REDIS_TOKEN_SECRET": None,
     "REDIS_IAM_USER": None,
-    "REDIS_CA_FILE": None,
     "DATABASE_ENGINE": None,
     "DATABASE_TIMEOUT": 0.25,
     "MEMORY_BYTES": 67_108_864,
@@ -82,7 +79,6 @@ DEFAULTS: dict[str, Any] = {
     "CATEGORIES": DEFAULT_CATEGORIES,
     "FEATURES": {},
     "DURABLE_KEYS": [],
-    "FEATURE_PRIORITIES": {},
     "DEFAULTS": {},
     "BEHAVIOURS": {},
     "USER_KEYS": ("_user_id", "user_id", "username", "user", "oidc_auth_token"),
@@ -156,11 +152,8 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "REPLICA_URL": (7, "", "redis://h "),
     "REDIS_CLIENT": (object(), "redis://h", redis.asyncio.Redis(), redis.Redis),
     "REDIS_TIMEOUT": (0, -1, "0.2", True, None, float("nan"), float("inf")),
-    "REDIS_MAX_CONNECTIONS": (0, -1, 1.5, "50", True, 10_001),
-    "REDIS_TOKEN": (7, "", "token\n"),
     "REDIS_TOKEN_SECRET": (7, ""),
     "REDIS_IAM_USER": (7, "", "1st-user", "two--hyphens", "end-", "under_score", "App-User", "ユーザー", "a" * 41),
-    "REDIS_CA_FILE": (7,),
     "DATABASE_URL": (7, "", "sqlite:///x\n"),
     "DATABASE_ENGINE": ("sqlite:///x", object()),
     "DATABASE_TIMEOUT": (0, -1, "1"),
@@ -175,7 +168,6 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "PRESET": ("flask", None, 7),
     "FEATURES": ([], None, {"cart": []}, {"cart": {"keys": ["c"], "category": "date"}}),
     "DURABLE_KEYS": ("cart", None, [7], [""], ["a*b"]),
-    "FEATURE_PRIORITIES": ([], "high", None),
     "DEFAULTS": ([("lang", "ja")], None),
     "BEHAVIOURS": ([], {"low": []}, {"low": {1: ["primary"]}}, {"low": None}),
     "USER_KEYS": ("user_id", [7], [""], None),
@@ -301,7 +293,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"REDIS_TIMEOUT": 0}, "REDIS_TIMEOUT: … seconds from 0.001 to 60, not 0"),
     ({"DEVICE_NETWORKS": "True"}, "DEVICE_NETWORKS … write true, false or null"),
     ({"JOURNAL": "None"}, "JOURNAL … write true, false or null"),
-    ({"REDIS_TOKEN": "None"}, "REDIS_TOKEN … write true, false or null"),
+    ({"SERVICE": "None"}, "SERVICE … write true, false or null"),
     # wrong together
     ({"VERIFY_INTERVAL": 901, "GRACE": 901}, "VERIFY_INTERVAL"),
     ({"IDLE_TIMEOUT": 200}, "VERIFY_INTERVAL"),
@@ -319,11 +311,11 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"USER_KEYS": ["lang"]}, "USER_KEYS"),
     ({"USER_KEYS": ["_state_*"]}, "USER_KEYS"),
     ({"PRIVILEGE_KEYS": ["theme"]}, "PRIVILEGE_KEYS"),
-    ({"FEATURE_PRIORITIES": {"statistics": "critical"}}, "FEATURE_PRIORITIES['statistics']"),
-    ({"FEATURE_PRIORITIES": {"authentication": "high"}}, "FEATURE_PRIORITIES['authentication']"),
-    ({"FEATURE_PRIORITIES": {"statistics": "urgent"}}, "FEATURE_PRIORITIES['statistics']"),
-    ({"FEATURE_PRIORITIES": {"language": "high"}}, "FEATURE_PRIORITIES"),
-    ({"FEATURE_PRIORITIES": {7: "high"}}, "FEATURE_PRIORITIES"),
+    ({"FEATURES": {"statistics": {"priority": "critical"}}}, "FEATURES['statistics']['priority']"),
+    ({"FEATURES": {"authentication": {"priority": "high"}}}, "FEATURES['authentication']['priority']"),
+    ({"FEATURES": {"statistics": {"priority": "urgent"}}}, "FEATURES['statistics']['priority']"),
+    ({"FEATURES": {"language": {"priority": "high"}}}, "FEATURES['language']: no category has this feature"),
+    ({"FEATURES": {7: {"priority": "high"}}}, "FEATURES[7]"),
     ({"STATUS_PAGE": callable, "HEALTH_URL_PREFIX": None}, "STATUS_PAGE"),
     ({"BEHAVIOURS": {"critical": {2: "local_cache_fallback"}}}, "BEHAVIOURS['critical'][2]"),
     ({"BEHAVIOURS": {"low": {2: "emergency_mode"}}}, "BEHAVIOURS['low'][2]"),
@@ -439,7 +431,6 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
         {"REDIS_CLIENT": object.__new__(valkey.ValkeyCluster)},
         "REDIS_CLIENT: a client of redis-py … set LANGPONT_SESSION_REDIS_URL to 'redis+cluster://",
     ),
-    ({"REDIS_CA_FILE": "/none/ca.pem"}, "REDIS_CA_FILE: there is no file"),
     # the database
     ({**REMOTE, "DATABASE_URL": f"nosuch://u:{SECRET}@h/db"}, "DATABASE_URL: … no dialect 'nosuch'"),
     ({**REMOTE, "DATABASE_URL": f"postgres://u:{SECRET}@h/db"}, "DATABASE_URL: … write postgresql+psycopg://"),
@@ -479,14 +470,15 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ),
     # ElastiCache
     ({**REMOTE, "REDIS_URL": "elasticache://sessions"}, "REDIS_URL: no region is known; write elasticache://"),
-    ({**REMOTE, "REDIS_URL": f"elasticache://:{SECRET}@sessions"}, "REDIS_URL: no user and no password here"),
+    ({**REMOTE, "REDIS_URL": f"elasticache://{SECRET}@sessions"}, "REDIS_URL: a user needs a password behind it"),
     ({**TLS, "REPLICA_URL": GROUP["REDIS_URL"]}, "REPLICA_URL: the replicas of a group are found with its primary"),
     (
         {**GROUP, "REPLICA_URL": "rediss://reader.internal:6379/0"},
         "REPLICA_URL: the replicas of a group are found with its primaries",
     ),
     ({**TLS, "REDIS_TOKEN_SECRET": "app/token"}, "REDIS_TOKEN_SECRET: no region is known; give the ARN"),
-    ({**TLS, "REDIS_TOKEN": SECRET, "REDIS_TOKEN_SECRET": ARN}, "REDIS_TOKEN and REDIS_TOKEN_SECRET: give one"),
+    ({"REDIS_TOKEN": SECRET}, "REDIS_TOKEN: there is no such setting any more: put it into LANGPONT_SESSION_REDIS_URL"),
+    ({**REMOTE, "REDIS_URL": "redis://h?max_connections=0"}, "REDIS_URL: max_connections is a number from 1"),
     ({**GROUP, "REDIS_TOKEN_SECRET": ARN, "REDIS_IAM_USER": "u"}, "REDIS_TOKEN_SECRET and REDIS_IAM_USER: give one"),
     ({**TLS, "REDIS_IAM_USER": "app-user"}, "REDIS_IAM_USER: needs REDIS_URL = 'elasticache://group-id'"),
     ({**REMOTE, "REDIS_TOKEN_SECRET": ARN}, "REDIS_TOKEN_SECRET: REDIS_URL has no TLS"),
@@ -568,7 +560,7 @@ ACCEPTED: list[dict[str, Any]] = [
     {"SESSION_TYPE": "redis", "PERMANENT_SESSION_LIFETIME": 60, "GRACE": 300},  # keys of others are theirs
     {"SECRET_KEY": None, "GRACE": 300},  # tests may set it later, and Flask explains its absence
     {"DEFAULTS": {"lang": "ja", "bookmarked_count": 0}},
-    {"REDIS_CA_FILE": __file__},
+    {**REMOTE, "REDIS_URL": f"rediss://cache.internal/0?ssl_ca_certs={__file__}&max_connections=7"},
     {"testing": False, "debug": True, "REDIS_URL": "redis://localhost:6379/0"},
     {**REMOTE, "DATABASE_URL": SQLITE},
     *({"REDIS_CLIENT": client, "REDIS_URL": None} for client in (redis.Redis(), fakeredis.FakeRedis())),
@@ -576,7 +568,7 @@ ACCEPTED: list[dict[str, Any]] = [
         {"ALERT_TOPICS": {severity: TOPIC.replace("aws", name, 1) for severity in checks.SEVERITIES}}
         for name in ("aws", "aws-cn")
     ),
-    {**GROUP, "REDIS_TOKEN": SECRET},
+    {**GROUP, "REDIS_URL": f"elasticache://:{SECRET}@sessions?region=ap-northeast-1&max_connections=7"},
     {**GROUP, "REDIS_TOKEN_SECRET": "app/token"},
     {**GROUP, "REDIS_IAM_USER": "app-user"},
     {**TLS, "REDIS_TOKEN_SECRET": ARN},
@@ -655,12 +647,12 @@ def test_without_a_secret_key_that_can_sign_it_does_not_start(load: Load, key: A
 
 ENVIRONMENT: dict[str, tuple[str, Any]] = {
     "REDIS_URL": ("redis://127.0.0.1:7000/1", "redis://127.0.0.1:7000/1"),
-    "REDIS_TOKEN": ('"123456"', "123456"),
+    "SERVICE": ('"123456"', "123456"),
     "GRACE": ("60.5", 60.5),
     "JOURNAL": ("null", None),
     "METRICS": ('["prometheus"]', ["prometheus"]),
     "DEFAULTS": ('{"lang": "jp"}', {"lang": "jp"}),
-    "FEATURE_PRIORITIES__language_preference": ("high", {"language_preference": "high"}),
+    "FEATURES__language_preference__priority": ("high", {"language_preference": {"priority": "high"}}),
     "BEHAVIOURS": ('{"low": {"1": "local_cache_fallback"}}', {"low": {"1": "local_cache_fallback"}}),
 }
 
@@ -689,8 +681,8 @@ def test_the_documented_environment_is_accepted(tmp_path: Path, monkeypatch: pyt
     app = Flask("app", instance_path=str(tmp_path))
     app.config.from_prefixed_env()
     settings = load_settings(app)
-    assert (settings.journal, settings.redis_token, settings.device_networks) == (None, "0123456789", True)
-    assert settings.feature_priorities == {"language_preference": "high"}
+    assert (settings.journal, settings.service, settings.device_networks) == (None, "0123456789", True)
+    assert settings.features == {"language_preference": {"priority": "high"}}
 
 
 def test_a_wrong_topic_is_named_by_its_severity_and_not_quoted(load: Load) -> None:
@@ -742,7 +734,7 @@ def test_what_an_exporter_needs_is_asked_for_at_start(load: Load, monkeypatch: p
 
 def test_a_priority_is_raised_in_three_lines(load: Load) -> None:
     """The table is configuration: the interface language becomes as important as the text to translate."""
-    settings = load(FEATURE_PRIORITIES={"language_preference": "high"})
+    settings = load(FEATURES={"language_preference": {"priority": "high"}})
     feature = settings.table.feature_of("lang")
     assert feature.priority is Priority.HIGH
     assert settings.behaviour(feature.priority, 2) is Behaviour.LOCAL_CACHE_FALLBACK
@@ -777,14 +769,14 @@ SHOP: dict[str, Any] = {
     "auth": {"features": {"login": ["_user_id"], "csrf_protection": ["csrf_token"]}},
     "cart": {"ttl": 600, "features": {"items": ["cart"], "rest": ["*"]}},
 }
-SHOP_PRIORITIES = {"login": "critical", "csrf_protection": "critical", "items": "high", "rest": "low"}
+SHOP_PRIORITIES = {"items": {"priority": "high"}, "rest": {"priority": "low"}}
 SHOP_KEYS: dict[str, Any] = {
     "USER_KEYS": ["_user_id"], "PRIVILEGE_KEYS": [], "CARRY_ON_SIGN_IN": ["cart"], "CARRY_ON_SIGN_OUT": [],
 }  # fmt: skip
 
 
 def shop(**changes: Any) -> dict[str, Any]:
-    return {"CATEGORIES": SHOP, "FEATURE_PRIORITIES": SHOP_PRIORITIES, **SHOP_KEYS, **changes}
+    return {"CATEGORIES": SHOP, "FEATURES": SHOP_PRIORITIES, **SHOP_KEYS, **changes}
 
 
 def test_another_application_brings_its_own_table(load: Load) -> None:
@@ -796,7 +788,7 @@ def test_another_application_brings_its_own_table(load: Load) -> None:
 
 def test_the_smallest_table_needs_no_other_setting(load: Load) -> None:
     """Default users and rights are in auth, and what default carries over need not be there."""
-    settings = load(CATEGORIES={"auth": {}, "ui": {"features": {"all": ["*"]}}}, FEATURE_PRIORITIES={"all": "high"})
+    settings = load(CATEGORIES={"auth": {}, "ui": {"features": {"all": ["*"]}}}, FEATURES={"all": {"priority": "high"}})
     assert settings.table.feature_of("_user_id").category == "auth"
     assert settings.table.feature_of("anything").category == "ui"
     assert (settings.carry_on_sign_in, settings.carry_on_sign_out) == (("ui",), ("ui",))
@@ -819,10 +811,9 @@ def test_mistakes_in_the_table_come_with_those_about_it(load: Load) -> None:
 
 
 def test_a_feature_is_added_to_the_table(load: Load) -> None:
-    """The feature can be given another priority where all the others are."""
+    """It has the priority that stands with it."""
     added = {"cart": {"keys": ["cart"], "category": "ui", "priority": "medium"}}
     assert load(FEATURES=added).table.feature_of("cart").priority is Priority.MEDIUM
-    assert load(FEATURES=added, FEATURE_PRIORITIES={"cart": "low"}).table.feature_of("cart").priority is Priority.LOW
 
 
 # -- defaults ----------------------------------------------------------------------------------------------------------
@@ -831,10 +822,8 @@ def test_a_feature_is_added_to_the_table(load: Load) -> None:
 def test_a_default_for_a_key_that_no_feature_claims_is_refused(load: Load) -> None:
     """Nothing could ever show such a default."""
     table = {**SHOP, "cart": {"ttl": 600, "features": {"items": ["cart"]}}}
-    priorities = {name: priority for name, priority in SHOP_PRIORITIES.items() if name != "rest"}
-    [problem] = problems_of(
-        load, **shop(CATEGORIES=table, FEATURE_PRIORITIES=priorities, DEFAULTS={"lang": "ja", "cart": []})
-    )
+    features = {"items": {"priority": "high"}}
+    [problem] = problems_of(load, **shop(CATEGORIES=table, FEATURES=features, DEFAULTS={"lang": "ja", "cart": []}))
     assert problem.startswith(f"{PREFIX}DEFAULTS['lang']")
 
 

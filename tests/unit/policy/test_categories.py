@@ -134,7 +134,7 @@ def test_patterns_match_names_and_both_ends() -> None:
 
 
 def test_priorities_of_the_mission_are_the_defaults(table: CategoryTable) -> None:
-    """FEATURE_PRIORITIES of the source document, name by name."""
+    """Priorities of the source document, name by name."""
     assert {f.name: f.priority for f in table.features.values()} == {
         "authentication": Priority.CRITICAL,
         "csrf_protection": Priority.CRITICAL,

@@ -296,7 +296,7 @@ def test_a_dropped_write_is_said_once_per_key_in_development(
     said = [record for record in caplog.records if vars(record)["langpont_event"] == "write_dropped"]
     assert sorted(vars(record)["langpont_key"] for record in said) == named
     for record in said:
-        assert "level 2" in record.getMessage() and "LANGPONT_SESSION_FEATURE_PRIORITIES" in record.getMessage()
+        assert "level 2" in record.getMessage() and "LANGPONT_SESSION_FEATURES" in record.getMessage()
     assert sum(desk.losses().values()) == 4
 
 
