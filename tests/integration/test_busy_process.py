@@ -17,9 +17,7 @@ from flask import Flask
 
 from devservers.processes import LONG, wait_until
 from devservers.servers import Valkey
-from flask_langpont_session.events import StoreLost
 from flask_langpont_session.policy.health import PRIMARY, READ
-from flask_langpont_session.testing import captured_events
 
 from .conftest import MakeApp, parts
 
@@ -27,8 +25,6 @@ pytestmark = pytest.mark.real_time("how soon a process that computes notices wha
 
 DEFAULTS = {"REDIS_TIMEOUT": 0.2, "DATABASE_TIMEOUT": 0.25, "REQUEST_BUDGET": 0.3}
 COMPUTING, USERS = 4, 4
-ENOUGH = 60
-"""Answers, of all users together."""
 
 
 @contextmanager
@@ -108,16 +104,6 @@ def lost_at(app: Flask, store: str) -> float:
 def make_busy(make_app: MakeApp) -> Callable[..., Flask]:
     """Applications with the waits that are the defaults."""
     return lambda **config: make_app(**{**DEFAULTS, **config})
-
-
-def test_a_process_that_computes_loses_no_store_and_no_user(make_busy: Callable[..., Flask]) -> None:
-    """Each answer is at level 0 and to the user who asked."""
-    app = make_busy(VERIFY_INTERVAL=0.5)
-    users = Users(app)
-    with captured_events(app) as events, computing(COMPUTING), users.surfing():
-        users.have_surfed(ENOUGH)
-    assert set(users.seen) == {(True, 0)}
-    assert not [event for event in events if isinstance(event, StoreLost)]
 
 
 def test_a_redis_that_hangs_is_noticed_by_a_late_process(
