@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import select
 import socket
 import threading
 import time
@@ -17,14 +16,11 @@ from sqlalchemy.engine import make_url
 
 from devservers.processes import LONG, wait_until
 from devservers.servers import Postgres, Valkey
-from flask_langpont_session.events import ServerChanged
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
-from flask_langpont_session.policy.health import PRIMARY
 from flask_langpont_session.stores.redis import dns as resolving
 from flask_langpont_session.stores.redis.connections import Pool
 from flask_langpont_session.stores.redis.dns import DnsCache
 from flask_langpont_session.support.lag import Lag
-from flask_langpont_session.testing import captured_events
 from tests.faults.proxy import FaultProxy, delay
 
 from .behind import emptied
@@ -103,45 +99,6 @@ def test_the_first_request_finds_everything_well(by_name: Callable[..., Flask], 
         assert level(browser) == 0
     assert set(resolver.askers) == {"langpont-session-names"}
     assert len(resolver.askers) < 4, "each new connection asked"  # one whose server seemed silent may have asked again
-
-
-@pytest.mark.real_time("what hangs is given up within a bound")
-def test_a_resolver_that_hangs_costs_a_request_no_more_than_its_budget(
-    by_name: Callable[..., Flask], resolver: Resolver
-) -> None:
-    """Row 34: level 2 until there is an answer, and then by itself all is well."""
-    resolver.answering.clear()
-    app = by_name(**QUICK)
-    browser = app.test_client()
-    began = time.monotonic()
-    assert browser.post("/set", json={"lang": "jp"}).status_code == 200
-    assert time.monotonic() - began < HANGS
-    assert not resolver.answering.is_set()
-    wait_until(lambda: level(browser) == 2, "level 2")
-    resolver.answering.set()
-    wait_until(lambda: level(browser) == 0, "level 0")
-    assert set(resolver.askers) == {"langpont-session-names"}
-
-
-def test_a_name_that_turns_to_another_server_is_followed(
-    by_name: Callable[..., Flask], resolver: Resolver, pair: tuple[Valkey, Valkey]
-) -> None:
-    """Row 33, a failover as DNS shows it: the old server is gone. No restart, and the server identity is another
-    one."""
-    one, two = pair
-    one.start()
-    resolver.ports = [one.port]
-    app = by_name()
-    browser = app.test_client()
-    browser.post("/login/7")
-    with captured_events(app) as events:
-        resolver.ports = [two.port]
-        one.stop()
-        wait_until(lambda: level(browser) != 0, "the loss")
-        wait_until(lambda: level(browser) == 0, "level 0")
-    assert ServerChanged(PRIMARY) in events
-    assert (browser.get("/who").json or {})["user"] == "7"
-    one.start()
 
 
 @contextmanager
@@ -224,17 +181,6 @@ def is_in_step(server: Valkey) -> bool:
         return bool(client.info("replication").get("master_link_status") == "up" and client.keys("session:ui:*"))
 
 
-def test_a_connection_that_was_in_use_when_all_were_forgotten_is_not_kept(make_app: MakeApp) -> None:
-    """It leads to where the others led, too."""
-    store = redis_store(make_app())
-    store.endpoint.time_ms(timeout=LONG)
-    [connection] = store.link.connections.idle
-    assert store.link.connections.take(time.monotonic() + LONG) is connection
-    store.forget_connections()
-    store.link.connections.put_back(connection)
-    assert (store.link.connections.idle, store.link.connections.in_use, connection._sock) == ([], 0, None)
-
-
 def test_a_request_that_is_ended_leaves_its_place_to_others(make_app: MakeApp) -> None:
     """The request is ended by a signal or a greenlet's time-out, while it looks at the connection that lies ready."""
 
@@ -262,22 +208,6 @@ def test_an_unreadable_certificate_file_refuses_and_is_no_network_failure(
 
 
 # -- new connections ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.real_time("what hangs is given up within a bound")
-def test_a_listener_that_accepts_nothing_costs_a_request_no_more_than_its_budget(make_app: MakeApp) -> None:
-    """Row 5: its queue is full, so that connecting neither succeeds nor fails."""
-    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, ExitStack() as stack:
-        port = listener.getsockname()[1]
-        for _ in range(4):
-            filler = stack.enter_context(socket.socket())
-            filler.setblocking(False)
-            filler.connect_ex(("127.0.0.1", port))
-        browser = make_app(REDIS_URL=f"redis://127.0.0.1:{port}/0", **QUICK).test_client()
-        began = time.monotonic()
-        assert browser.post("/set", json={"lang": "jp"}).status_code == 200
-        assert time.monotonic() - began < HANGS
-        wait_until(lambda: level(browser) == 2, "level 2")
 
 
 @pytest.fixture
@@ -362,21 +292,6 @@ def test_connections_of_every_origin_are_made_alike(make_app: MakeApp, primary: 
             admin.config_resetstat()
             store.endpoint.time_ms(timeout=LONG)
             assert not {name for name in admin.info("commandstats") if "maint" in name}
-
-
-def test_connections_that_were_closed_while_they_lay_idle_fail_no_request(make_app: MakeApp, primary: Valkey) -> None:
-    """Row 10: however many there are, each is looked at before it is used."""
-    app = make_app()
-    store = redis_store(app)
-    with parts(app).monitor.paused():
-        held = [store.link.connections.take(time.monotonic() + LONG) for _ in range(3)]
-        for connection in held:
-            store.link.connections.put_back(connection)
-        with primary.client() as admin:
-            admin.client_kill_filter(_type="normal", skipme=True)
-        wait_until(lambda: all(select.select([one._sock], [], [], 0)[0] for one in held), "the ends to arrive here")
-        assert store.endpoint.time_ms(timeout=LONG)
-        assert (store.link.connections.in_use, len(store.link.connections.idle)) == (0, 1)
 
 
 @pytest.mark.real_time("what hangs is given up within a bound")

@@ -67,17 +67,6 @@ class Memory(Protocol):
         """Note what is known of the server. Must not raise."""
 
 
-class Forgetful:
-    """A memory without content: every worker begins with an incident."""
-
-    def recall(self) -> ServerRecord | None:
-        """Return None: nothing is known."""
-        return None
-
-    def note(self, record: ServerRecord) -> None:
-        """Note nothing."""
-
-
 SET_FORWARD_MS = 10_000
 """From so many milliseconds on, by which a server's clock was set forward, it may lack data: what lived for less is
 gone. A record that is in use lives for longer."""
@@ -117,7 +106,7 @@ class ServerIdentity:
 
     :param on_incident: called without arguments when another server answered than before, or data was lost; must not
         raise or block.
-    :param memory: shared with the other workers of the host.
+    :param memory: shared with the other workers of the host; None: this one begins with an incident.
     :param on_other_server: called without arguments, after that, if it is another server; must not raise or block.
     :param on_clock_set: called with the seconds by which the server's clock was set forward, after that, if it may have
         let data run out; must not raise or block.
@@ -139,7 +128,7 @@ class ServerIdentity:
         self.was_set = False
         self.server = Server()
         self.canary: Canary | None = None
-        self._memory: Memory = memory or Forgetful()
+        self._memory = memory
         self._on_incident = on_incident
         self._on_other_server = on_other_server
         self._on_clock_set = on_clock_set
@@ -230,7 +219,8 @@ class ServerIdentity:
         :param is_primary: whether it is the primary of its replication group.
         """
         # The memory is a file: no lock that others need is held while it is read or written.
-        remembered = self._memory.recall() if self.server.identity is None and identity is not None else None
+        is_first = self.server.identity is None and identity is not None
+        remembered = self._memory.recall() if self._memory and is_first else None
         with self._lock:
             if identity is not None and identity == self.server.identity:
                 return self.server
@@ -250,7 +240,7 @@ class ServerIdentity:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Read and note nothing meanwhile of what the host's workers know of the server."""
-        memory, self._memory = self._memory, Forgetful()
+        memory, self._memory = self._memory, None
         try:
             yield
         finally:
@@ -317,9 +307,10 @@ class ServerIdentity:
         self._lock = threading.RLock()
 
     def _note(self) -> None:
-        if self.server.identity is not None:
+        memory = self._memory
+        if memory is not None and self.server.identity is not None:
             canary = self.canary or Canary("", 0, 0)
-            self._memory.note(ServerRecord(self.server.identity, self.trust_since_ms, canary.canary_id, canary.number))
+            memory.note(ServerRecord(self.server.identity, self.trust_since_ms, canary.canary_id, canary.number))
 
 
 def identity_of(server: Mapping[str, str], replication: Mapping[str, str]) -> str | None:

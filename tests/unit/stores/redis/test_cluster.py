@@ -569,13 +569,6 @@ def test_what_becomes_a_cluster_has_the_names_of_one(nodes: Cluster) -> None:
     assert stores.read(0).trust_since_ms == 1_000_000
 
 
-def test_an_error_of_the_topology_is_known_by_its_class() -> None:
-    """They say where to go, and never that a server is down."""
-    for text in ("MOVED 3 h:2", "ASK 3 h:2", "TRYAGAIN x"):
-        error = said("primary:1", text)
-        assert (error.error_class, error.concerns_health, error.sent) == (ErrorClass.TOPOLOGY, False, False)
-
-
 # -- health ------------------------------------------------------------------------------------------------------------
 
 SHARDS = (":1", ":2", ":3")
