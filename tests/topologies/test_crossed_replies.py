@@ -11,7 +11,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -22,8 +21,6 @@ import pytest
 from flask import Flask
 
 from devservers.servers import Valkey
-from flask_langpont_session.policy.copies import RecordRef
-from flask_langpont_session.stores.redis.commands import READ
 from flask_langpont_session.stores.redis.store import RedisStore
 from tests.faults.proxy import SWALLOW_REPLY, FaultProxy, delay
 from tests.integration.conftest import redis_store
@@ -139,21 +136,6 @@ def test_an_interruption_at_any_moment_crosses_nothing(
             step += stride
     assert set(reader.seen) == {"right", "Interruption"}
     assert reader.seen["Interruption"] >= 15
-
-
-def test_a_crossed_reply_is_not_believed(store: RedisStore, digests: list[str]) -> None:
-    """Made by force: a question was asked over a connection that then is given to another request."""
-    mine, other = digests[:2]
-    keys = [store.key(category, other) for category in ("auth", "translation", "ui")]
-    connection = store.link.connections.take(time.monotonic() + PATIENCE)
-    connection.send_command("EVAL", READ.text, len(keys), *keys, 0, 0, 0)
-    store.link.connections.put_back(connection)
-    connection.is_quiet = lambda: True  # the reply is late enough
-    answer = store.read(RecordRef(mine, "a"), {"auth": 0, "translation": 0, "ui": 0}, timeout=PATIENCE)
-    assert answer.foreign == ("ui",)
-    assert not any(copy.fields for copy in answer.records.values())
-    assert read(store, mine) == mine.encode()
-    assert read(store, other) == other.encode()
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
