@@ -111,9 +111,6 @@ def test_a_server_knows_its_role(server_identity: ServerIdentity) -> None:
     assert not server_identity.is_primary
 
 
-# Canary
-
-
 # The host's memory
 
 
@@ -269,14 +266,6 @@ def test_the_clock_is_between_its_question_and_its_answer(server_identity: Serve
     assert server_identity.estimated_ms(at, latest=True) == 1_000_000 + since + 1
 
 
-def test_the_last_answer_counts(server_identity: ServerIdentity) -> None:
-    """A clock that was set is followed, forwards and backwards."""
-    server_identity.clock = lambda: 10.0
-    for said in (1_000_000, 5_000_000, 2_000_000):
-        server_identity.note_clock(server_identity.server, said, 10.0)
-        assert server_identity.estimated_ms(11.0) == said + 1000
-
-
 class Noticing:
     """A server identity that notes what it says of incidents and of clocks that were set."""
 
@@ -336,43 +325,39 @@ def test_stamps_count_again_after_a_clock_was_set_back() -> None:
     assert known.identity.trust_since_ms == 1_002_000
 
 
-def noted(server_identity: ServerIdentity, *answers: tuple[float, float, int]) -> tuple[int, int]:
-    """Return the earliest and the latest time at 100 seconds, by the server's clock, after answers (asked, answered,
-    said)."""
+Answers = list[tuple[float, float, int]]
+"""When the server was asked, when it answered, and what it said its clock was."""
+
+CLOCKS: dict[str, tuple[Answers, tuple[int, int]]] = {
+    "an answer": ([(10.0, 10.0, 1_000_000)], (1_090_000, 1_090_001)),
+    # A busy process reads an answer late. Five seconds before it knew the clock by a millisecond, and none can have
+    # gained more than 2.5 on the other since then.
+    "one that took long makes the clock no less known": (
+        [(10.0, 10.0, 1_000_000), (11.0, 15.0, 1_001_500)], (1_089_997, 1_090_003)),
+    "a slow answer": ([(10.0, 12.0, 1_002_000)], (1_090_000, 1_092_001)),
+    # One was given at its end, the other one at its beginning: the clock is known by what both allow.
+    "two of them say more together": ([(10.0, 12.0, 1_002_000), (12.0, 14.0, 1_002_000)], (1_089_999, 1_090_001)),
+    # A clock that runs as fast as NTP lets it gains half a second in a thousand.
+    "what was known long ago fades": (
+        [(10.0, 10.0, 1_000_000), (1_000.0, 1_010.0, 1_995_000)], (1_089_500, 1_090_501)),
+    **{f"a clock that was set by {ms} is known by the next answer alone": (  # both cannot be true
+        [(10.0, 10.0, 1_000_000), (11.0, 11.01, 1_001_000 + ms)], (1_089_990 + ms, 1_090_001 + ms))
+        for ms in (-5_000, -50, 50, 5_000)},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("answers", "known"), CLOCKS.values(), ids=CLOCKS)
+def test_the_clock_is_known_by_all_its_answers(
+    server_identity: ServerIdentity, answers: Answers, known: tuple[int, int]
+) -> None:
+    """The earliest and the latest time at 100 seconds; of another server they say nothing."""
+    assert noted(server_identity, answers) == known
+    server_identity.observe("b", now_ms=1, is_primary=True)
+    assert noted(server_identity, [(11.0, 15.0, 1_001_500)]) == (1_086_500, 1_090_501)
+
+
+def noted(server_identity: ServerIdentity, answers: Answers) -> tuple[int, int]:
     for asked, answered, said in answers:
         server_identity.clock = iter([answered]).__next__
         server_identity.note_clock(server_identity.server, said, asked)
     return server_identity.estimated_ms(100.0), server_identity.estimated_ms(100.0, latest=True)
-
-
-def test_an_answer_that_took_long_makes_the_clock_no_less_known(server_identity: ServerIdentity) -> None:
-    """A busy process reads an answer late. Five seconds before it knew the clock by a millisecond, and none can have
-    gained more than 2.5 on the other since then."""
-    assert noted(server_identity, (10.0, 10.0, 1_000_000)) == (1_090_000, 1_090_001)
-    assert noted(server_identity, (11.0, 15.0, 1_001_500)) == (1_089_997, 1_090_003)
-
-
-def test_two_slow_answers_say_more_together(server_identity: ServerIdentity) -> None:
-    """One was given at its end, the other one at its beginning: the clock is known by what both allow."""
-    assert noted(server_identity, (10.0, 12.0, 1_002_000)) == (1_090_000, 1_092_001)
-    assert noted(server_identity, (12.0, 14.0, 1_002_000)) == (1_089_999, 1_090_001)
-
-
-def test_what_was_known_long_ago_fades(server_identity: ServerIdentity) -> None:
-    """A clock that runs as fast as NTP lets it gains half a second in a thousand."""
-    noted(server_identity, (10.0, 10.0, 1_000_000))
-    assert noted(server_identity, (1_000.0, 1_010.0, 1_995_000)) == (1_089_500, 1_090_501)
-
-
-@pytest.mark.parametrize("set_by", [-5_000, -50, 50, 5_000])
-def test_a_clock_that_was_set_is_known_by_the_next_answer_alone(server_identity: ServerIdentity, set_by: int) -> None:
-    """Both cannot be true."""
-    noted(server_identity, (10.0, 10.0, 1_000_000))
-    assert noted(server_identity, (11.0, 11.01, 1_001_000 + set_by)) == (1_089_990 + set_by, 1_090_001 + set_by)
-
-
-def test_what_is_known_of_one_server_says_nothing_of_another(server_identity: ServerIdentity) -> None:
-    """After a failover the clock is known as the first answer tells it."""
-    noted(server_identity, (10.0, 10.0, 1_000_000))
-    server_identity.observe("b", now_ms=1, is_primary=True)
-    assert noted(server_identity, (11.0, 15.0, 1_001_500)) == (1_086_500, 1_090_501)
