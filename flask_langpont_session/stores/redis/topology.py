@@ -99,9 +99,8 @@ class ClusterTopology:
         if not self._lock.acquire(timeout=timeout):
             raise driver.TimeoutError("another thread is still asking for the map")
         try:
-            if self.map is None and not self.adopt_single():
-                left = timeout - (self._clock() - began)
-                self._take_over(self._queries.ask((), max(left, LEAST_WAIT), at_most=1))
+            if self.map is None:
+                self.refresh(max(timeout - (self._clock() - began), LEAST_WAIT), at_most=1)
             assert self.map is not None
             return self.map
         finally:
@@ -177,16 +176,17 @@ class ClusterTopology:
             self._change_to(single(servers))
         return True
 
-    def refresh(self, timeout: float) -> None:
+    def refresh(self, timeout: float, *, at_most: int | None = None) -> None:
         """Ask the nodes, see :meth:`NodeQueries.ask`.
 
         :param timeout: seconds for each.
+        :param at_most: of them.
         :raises Exception: the last one's error; none answered.
         """
         if self.adopt_single():
             return
         known = {address for place in self.map.places.values() for address in place.all} if self.map else set()
-        ranges = self._queries.ask(known, timeout)
+        ranges = self._queries.ask(known, timeout, at_most=at_most)
         with self._lock:
             self._take_over(ranges)
 
