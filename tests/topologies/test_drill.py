@@ -21,7 +21,7 @@ from .redis8 import Redis8
 
 Settings = dict[str, Any]
 Sessions = Callable[[], set[str]]
-"""The keys of sessions that the servers have, but for the canary."""
+"""The keys that the servers have, but for the canary and what the hosts say of themselves."""
 
 
 def keys_of(*servers: Valkey) -> set[str]:
@@ -29,7 +29,7 @@ def keys_of(*servers: Valkey) -> set[str]:
     for server in servers:
         with server.client() as client:
             found.update(client.scan_iter())
-    return {key for key in found if not key.startswith("session:canary")}
+    return {key for key in found if not key.startswith(("session:canary", "session:hosts"))}
 
 
 @contextmanager
