@@ -97,13 +97,13 @@ class Losses:
         self._recorder = recorder
         self._emit = emit
 
-    def outdated(self, found: Mapping[tuple[str, Basis], int]) -> None:
+    def outdated(self, found: Mapping[tuple[str, str, Basis], int]) -> None:
         """Note that values which waited in the journal gave way to what the host knows now.
 
-        :param found: their category, and what they were made from → how many.
+        :param found: their session and category, and what they were made from → how many.
         """
-        for (category, basis), count in found.items():
-            self.note(Loss.MERGE_CONFLICTS, Cause.of_conflict(basis), category, count)
+        for (digest, category, basis), count in found.items():
+            self.note(Loss.MERGE_CONFLICTS, Cause.of_conflict(basis), category, count, digest=digest)
 
     def lost_by_redis(self, digest: str, category: str, there: CategoryCopy, seen: int, given: int = 0) -> None:
         """Count a category of which Redis has less than the host has seen, and no worker has given back more.

@@ -114,10 +114,10 @@ class Reports:
             extra=fields("write_dropped", key=key, level=level),
         )
 
-    def shared(self, outdated: Mapping[tuple[str, Basis], int], left_out: int) -> None:
+    def shared(self, outdated: Mapping[tuple[str, str, Basis], int], left_out: int) -> None:
         """Note that copies were shared with the other workers of the host.
 
-        :param outdated: category and basis of values that waited → how many of them gave way to a copy.
+        :param outdated: digest, category and basis of values that waited → how many of them gave way to a copy.
         :param left_out: how many copies there was no room for. Nothing is lost: a request whose session is among them
             finds its data at another worker only, or is told that it is unknown.
         """

@@ -315,9 +315,10 @@ class Merges(Step):
         self._backend.recorder.count("merged_fields", sum(outcome is Outcome.APPLIED for outcome in outcomes))
         for entry, outcome in zip(group, outcomes, strict=True):
             if outcome is Outcome.CONFLICT:
-                self._losses.note(Loss.MERGE_CONFLICTS, Cause.of_conflict(entry.basis), entry.category)
+                why = Cause.of_conflict(entry.basis)
+                self._losses.note(Loss.MERGE_CONFLICTS, why, entry.category, digest=entry.digest)
             elif outcome is not Outcome.APPLIED:
-                self._losses.note(Loss.MERGE_DROPPED, Cause[outcome.name], entry.category)
+                self._losses.note(Loss.MERGE_DROPPED, Cause[outcome.name], entry.category, digest=entry.digest)
 
     def _merge_auth(self, group: _Group) -> set[PendingWrite]:
         """Merge ordinary auth keys into their row, and return the entries, all done. Rights never wait here."""
@@ -335,7 +336,8 @@ class Merges(Step):
             if not change or self._update(row, change):
                 applied = len(in_row)
                 self._backend.recorder.count("merged_fields", applied)
-                self._losses.note(Loss.MERGE_CONFLICTS, Cause.WRITTEN_SINCE, AUTH, len(group) - applied)
+                left = len(group) - applied
+                self._losses.note(Loss.MERGE_CONFLICTS, Cause.WRITTEN_SINCE, AUTH, left, digest=row.digest)
                 self._forget(group, applied=in_row)
                 return set(group)
             row = self._pushes.push_one(row.digest)  # another one was faster: again, with what is there now
@@ -361,7 +363,7 @@ class Merges(Step):
 
     def _drop(self, entries: Collection[PendingWrite], why: Cause) -> set[PendingWrite]:
         for entry in entries:
-            self._losses.note(Loss.MERGE_DROPPED, why, entry.category)
+            self._losses.note(Loss.MERGE_DROPPED, why, entry.category, digest=entry.digest)
         if entries:
             log.warning(
                 "%d changes of sessions that were kept during an outage are dropped: %s",
@@ -408,7 +410,7 @@ class Carries(Step):
             if isinstance(reply, StoreError) or reply.status == "dead":
                 why = Cause.DAMAGED_ROW if isinstance(reply, StoreError) else Cause.SESSION_OVER
                 for name in entry.categories:
-                    self._losses.note(Loss.MERGE_DROPPED, why, name)
+                    self._losses.note(Loss.MERGE_DROPPED, why, name, digest=entry.digest)
         done = [entry for entry, reply in sent if not (isinstance(reply, Merged) and reply.status in ("gone", "late"))]
         done = self._kept(done, versions)
         done = self._wiped(done)

@@ -222,7 +222,7 @@ def give_up(backend: Backend, digest: str, kind: str, categories: Sequence[str],
     """
     session, number, cause, place = events.short(digest), len(categories), type(error).__name__, place_of(error)
     for category in categories:
-        backend.reports.losses.note(Loss.MERGE_DROPPED, Cause.GIVEN_UP, category)
+        backend.reports.losses.note(Loss.MERGE_DROPPED, Cause.GIVEN_UP, category, digest=digest)
     log.error(
         "%d changes of the session %s… are given up: bringing them to a store failed with %s in %s",
         *(number, session, cause, place),

@@ -53,6 +53,20 @@ def test_a_list_that_is_wrong(life: Life, entries: list[int], wrong: dict[str, i
     assert life.verify(shown(entries)) == Wrongs(**wrong)
 
 
+@pytest.mark.parametrize(
+    ("reported", "left"),
+    [
+        (0, Wrongs(lost=1, firm_lost=2, destroyed=1, increments_lost=3, texts_lost=1)),
+        (2, Wrongs(firm_lost=1, destroyed=1, texts_lost=1)),
+        (9, Wrongs(destroyed=1)),
+    ],
+)
+def test_what_was_reported_of_a_session_excuses_as_much(reported: int, left: Wrongs) -> None:
+    """But for entries that an answer had shown. How many additions a report was for, it does not say."""
+    found = Wrongs(lost=1, firm_lost=2, destroyed=1, increments_lost=3, texts_lost=1)
+    assert found.excused(reported) == left
+
+
 def test_an_entry_without_an_answer_that_was_shown_must_stay(life: Life) -> None:
     """From then on an answer has shown it."""
     life.saw([1, 2, 3, 4])

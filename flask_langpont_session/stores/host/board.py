@@ -43,8 +43,8 @@ them."""
 
 _IF_IT_GOES_ON = "If this line comes again and again, check LANGPONT_SESSION_JOURNAL and its disk"
 
-Outdated: TypeAlias = "Counter[tuple[str, Basis]]"
-"""Category and basis of values that waited → how many of them lost against what was shared."""
+Outdated: TypeAlias = "Counter[tuple[str, str, Basis]]"
+"""Digest, category and basis of values that waited → how many of them lost against what was shared."""
 
 
 class Shared(NamedTuple):
@@ -171,7 +171,7 @@ class Board:
         for shared in copies:
             is_outdated = self.register.is_outdated(shared.digest, shared.category, shared.copy.version)
             for basis, count in put_copy(db, shared, now, self.codec, is_outdated=is_outdated).items():
-                outdated[shared.category, basis] += count
+                outdated[shared.digest, shared.category, basis] += count
         return outdated
 
     def shared_copies(self, limit: int = 1000, *, after: int = 0) -> Mapping[int, SharedCopy]:

@@ -267,12 +267,10 @@ class Report(NamedTuple):
 
 
 def note_reports(path: Path) -> None:
-    """Write down what is reported, a line of JSON each, but for what was said to last for its request only."""
+    """Write down what is reported, a line of JSON each."""
     lock = threading.Lock()
 
     def note(sender: Any, event: events.WritesNotKept) -> None:
-        if event.what == "request_only_writes":
-            return
         cookie = request.cookies.get(COOKIE, "") if has_request_context() else ""
         session_id = digest_of(cookie.split(".")[0])[:8] if cookie else ""
         report = Report(

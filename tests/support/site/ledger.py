@@ -147,6 +147,15 @@ class Wrongs:
         left = replace(self, themes_lost=0) if theme else self
         return replace(left, lost=0, firm_lost=0, destroyed=0, increments_lost=0, texts_lost=0) if data else left
 
+    def excused(self, reported: int) -> Wrongs:
+        """Return what is wrong beside so many writes that were reported as not kept, of this very session. That excuses
+        entries that no answer had shown, and texts; how many additions it was is not said."""
+        left = replace(self, increments_lost=0 if reported else self.increments_lost)
+        for name in ("lost", "firm_lost", "texts_lost"):
+            covered = min(reported, getattr(left, name))
+            left, reported = replace(left, **{name: getattr(left, name) - covered}), reported - covered
+        return left
+
     def __iadd__(self, other: Wrongs) -> Wrongs:
         for name, number in vars(other).items():
             setattr(self, name, getattr(self, name) + number)

@@ -20,7 +20,7 @@ from .hosts import LONG, Worker
 from .ledger import Life, Wrongs
 
 WRITES = ("writes_lost", "merge_conflicts", "merge_dropped", "request_only_writes")
-"""Counters of the package that cover a write which is not there."""
+"""Counters of the package for writes that are not there. What is reported of one session excuses no other one."""
 
 _ASKING = 4
 """Questions at once."""
@@ -28,16 +28,13 @@ _ASKING = 4
 LOST = Cause.LOST_BY_REDIS.value
 """The cause by which the package counts a category of a session whose last version no living worker had."""
 
-INCREMENTS = (*WRITES, "increments_in_doubt")
-"""And an addition."""
-
 
 @dataclass
 class Verdict:
     """The result of a run.
 
     :ivar undone_reported: how many of the undone clears were reported as lost by the request that was to clear.
-    :ivar uncounted: what is found beside the losses that the package has counted, of those very sessions.
+    :ivar uncounted: what is found beside the losses that the package has counted or reported, of those very sessions.
     :ivar lacking: lists and counters of which something is gone for good, each session once.
     :ivar counted: how many of them the package has counted.
     :ivar wrong: sentences; none: everything that was promised was kept.
@@ -81,7 +78,7 @@ class Verdict:
         yield "… lost / counted twice", f"{found.increments_lost} / {found.increments_twice}"
         yield "clears undone", f"{self.undone} of {self.clears} ({self.undone_reported} of them reported as lost)"
         yield "ended ids that show data", f"{self.showing} of {self.ended}"
-        yield "reported", ", ".join(f"{name} {self.reported[name]}" for name in INCREMENTS)
+        yield "reported", ", ".join(f"{name} {self.reported[name]}" for name in WRITES)
         yield "faults", ", ".join(f"{name} {number}" for name, number in sorted(self.faults.items()))
         yield "answers by level", ", ".join(f"{level}: {number}" for level, number in sorted(self.levels.items()))
         yield "users shown as strangers / sessions given up", f"{self.strangers} / {self.abandoned}"
@@ -102,7 +99,7 @@ def verdict(crowd: Crowd, workers: Sequence[Worker], faults: Mapping[str, int]) 
     :param faults: what happened, how often.
     """
     found, uncounted, damaged, wrong = Wrongs(), Wrongs(), 0, list(crowd.errors)
-    lacking, ended, lost = list[bool](), list[Life](), _lost_by_redis(workers)
+    lacking, ended, lost, reports = list[bool](), list[Life](), _lost_by_redis(workers), _reports_of_data(workers)
     for actor in crowd.actors:
         shown, verified = _verify(actor, workers, wrong)
         if any(vars(verified).values()):
@@ -115,7 +112,8 @@ def verdict(crowd: Crowd, workers: Sequence[Worker], faults: Mapping[str, int]) 
                 actor.notes.append(Finding(text, actor.browser.cookie, sorted(life.lacked)))
         is_counted = _is_counted([actor.life], DATA, lost)
         found += verified
-        uncounted += verified.but_for(data=is_counted, theme=_is_counted(actor.lives, THEME, lost))
+        reported = sum(reports[session] for session in actor.life.sessions)
+        uncounted += verified.but_for(data=is_counted, theme=_is_counted(actor.lives, THEME, lost)).excused(reported)
         damaged += verified.destroyed > 0
         ended += [life for life in actor.lives[:-1] if life.missing]
         lacking += [is_counted] * verified.lacks
@@ -154,6 +152,15 @@ def _lost_by_redis(workers: Sequence[Worker]) -> set[tuple[str, str]]:
     """Return session and category of each loss that the package has counted."""
     reports = (report for worker in workers for report in reports_of(worker))
     return {(report.session, report.category) for report in reports if report.cause == LOST}
+
+
+def _reports_of_data(workers: Sequence[Worker]) -> Counter[str]:
+    """Return session → how many writes of its list, its counter and its texts were reported as not kept."""
+    reported = Counter[str]()
+    for report in (report for worker in workers for report in reports_of(worker)):
+        if report.session and report.category == DATA:
+            reported[report.session] += report.number
+    return reported
 
 
 def _is_counted(lives: Sequence[Life], category: str, lost: set[tuple[str, str]]) -> bool:
@@ -248,21 +255,16 @@ def _reported(workers: Sequence[Worker]) -> Mapping[str, int]:
     counted = Counter[str]()
     for worker in workers:
         counted.update(worker.counters())
-    return {name: counted[name] for name in INCREMENTS}
+    return {name: counted[name] for name in WRITES}
 
 
 def _wrong(made: Verdict) -> Iterator[str]:
-    """Yield the broken promises. A report excuses the loss of entries that no answer had shown; of others, only one
-    that names the very session."""
+    """Yield the broken promises."""
     found = made.uncounted
-    covered = sum(made.reported[name] for name in WRITES)
-    if (more := found.lost + found.firm_lost + found.texts_lost - covered) > 0:
-        yield f"{more} acknowledged writes are neither there nor reported"
-    if found.destroyed:
-        yield f"{found.destroyed} entries of {LIST} were shown before and are gone"
-    if (more := found.increments_lost - sum(made.reported[name] for name in INCREMENTS)) > 0:
-        yield f"{more} acknowledged increments are neither counted nor reported"
     for number, what in (
+        (found.lost + found.firm_lost + found.texts_lost, "acknowledged writes are neither there nor reported"),
+        (found.destroyed, f"entries of {LIST} were shown before and are gone"),
+        (found.increments_lost, "acknowledged increments are neither counted nor reported"),
         (found.increments_twice, "increments were counted twice"),
         (found.twice, "entries are there twice"),
         (found.disordered, "entries are out of order"),

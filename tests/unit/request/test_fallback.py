@@ -149,6 +149,14 @@ def test_where_the_table_shows_nothing_everything_is_unknown(shown: Shown, level
     assert shown.is_unknown("input_text")
 
 
+def test_a_default_takes_the_place_of_no_value_that_waits(shown: Shown) -> None:
+    """What a request of this outage has set is shown by the next one."""
+    shown.memory.put_category("d", "ui", known(CategoryCopy(7, {"lang": b'"ja"'})))
+    shown.by_host(name="ui", overlay=overlay(writes={"ui": {"lang": b'"fr"'}}))
+    assert shown.fields("ui") == {"lang": b'"fr"'}
+    assert shown.loaded.defaulted == set()
+
+
 def test_a_default_is_no_data(shown: Shown) -> None:
     """It is shown for a hidden value, and what is made from it is made without knowing."""
     shown.memory.put_category("d", "ui", known(CategoryCopy(7, {"lang": b'"ja"'})))

@@ -48,6 +48,32 @@ def test_without_a_lease_the_database_is_asked_and_redis_told(stage: Stage, user
     assert stage.redis.told[-1] == ("push", user.digest, 3)
 
 
+def test_a_row_that_another_worker_has_changed_is_read_though_redis_cannot_tell(stage: Stage, user: SessionId) -> None:
+    """I4: the push of what it has committed waits in the host's journal."""
+    stage.redis.has(a_row(user.digest, version=2))
+    stage.database.rows[user.digest] = a_row(user.digest, version=3)
+    stage.journal.queue_push(user.digest, 3)
+    row = stage.load(user).row
+    assert row is not None and row.version == 3
+
+
+@pytest.mark.parametrize(("word", "is_killed"), [("dead", True), ("ended", False)])
+def test_a_tombstone_that_a_push_meets_ends_the_row(
+    stage: Stage, user: SessionId, monkeypatch: pytest.MonkeyPatch, word: str, is_killed: bool
+) -> None:
+    """Redis got it while the database was asked. If the database knew it, and its row is dead by now, that is all."""
+    stage.database.rows[user.digest] = a_row(user.digest)
+
+    def push(*arguments: object, **options: object) -> str:
+        if word == "ended":
+            stage.database.rows[user.digest] = a_row(user.digest, live=False)
+        return word
+
+    monkeypatch.setattr(stage.redis, "push", push)
+    assert stage.load(user).verdict is Verdict.DEAD
+    assert (("kill", user.digest) in [what[:2] for what in stage.database.told]) is is_killed
+
+
 @pytest.mark.parametrize("word", ["tombstone", "no row", "dead row"])
 def test_a_session_that_is_over_shows_its_shadow(stage: Stage, user: SessionId, word: str) -> None:
     """Both stores know afterwards that the session is over."""

@@ -85,6 +85,8 @@ def test_copies_are_cleared_and_writes_stay(journal: Journal) -> None:
         SharedCopy(f"d{number}", "ui", CategoryCopy(1, {})) for number in range(2 * PORTION + 1)
     )
     write(journal, a=b"1")
+    journal.board.clear_copies(keep=3600.0)
+    assert journal.counts()["copies"] != 0, "they were known just now"
     journal.board.clear_copies()
     assert {name: count for name, count in journal.counts().items() if count} == {"writes": 1}
 

@@ -287,7 +287,7 @@ def test_a_value_gives_way_to_what_may_be_later_than_what_it_was_made_from(
     shared = SharedCopy(new, made.category, copy)
     _, outdated = journal.carry(Carry("old", new, "a", [made.category]), lambda: [shared])
     assert journal.overlay(ref(new)).writes == ({made.category: {"a": b"2"}} if stays else {})
-    assert outdated == ({} if stays else {(made.category, Basis.SEEN): 1})
+    assert outdated == ({} if stays else {(new, made.category, Basis.SEEN): 1})
 
 
 def test_an_id_that_was_given_up_shows_nothing(journal: Journal) -> None:

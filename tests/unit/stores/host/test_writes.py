@@ -452,7 +452,7 @@ def test_a_newer_copy_outdates_what_was_made_from_an_older_one(
     """A sibling has seen what was written since. What lost is not shown any more, and is counted at once."""
     journal.put([waiting])
     assert journal.board.publish_copies([SharedCopy("d", "ui", COPY)]).outdated == (
-        {("ui", waiting.basis): 1} if lost else {}
+        {("d", "ui", waiting.basis): 1} if lost else {}
     )
     assert kept(journal) == ([left] if left else [])
     assert journal.counts()["writes"] == 1 - lost
@@ -484,7 +484,7 @@ def test_what_builds_on_a_copy_is_compared_with_the_next_one(journal: Journal) -
     journal.board.publish_copies([SharedCopy("d", "ui", CategoryCopy(8, {"n": b"0"}))])
     assert kept(journal) == [seen(b"1", b"0", 8)]
     shared = journal.board.publish_copies([SharedCopy("d", "ui", CategoryCopy(9, {"n": b"7"}))])
-    assert shared.outdated == {("ui", SEEN): 1}
+    assert shared.outdated == {("d", "ui", SEEN): 1}
     assert kept(journal) == []
 
 
@@ -506,7 +506,7 @@ def test_what_the_copy_of_a_merge_outdates_is_told(journal: Journal) -> None:
     merged = journal.pending_writes()
     journal.put([seen(b"1", b"9", 5, field="m"), seen(b"1", b"9", 5, field="o")])
     shared = journal.forget_writes(merged, [SharedCopy("d", "ui", CategoryCopy(7, {"n": b"2"}))])
-    assert shared.outdated == {("ui", SEEN): 2}
+    assert shared.outdated == {("d", "ui", SEEN): 2}
     assert kept(journal) == []
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 import socket
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from redis.exceptions import ResponseError
 
-from flask_langpont_session.policy.copies import CategoryCopy
+from flask_langpont_session.policy.copies import CategoryCopy, RecordRef
 from flask_langpont_session.stores.memory.memory import Memory
 from flask_langpont_session.stores.redis.lane import Copy, Lane, Unsuitable
+from flask_langpont_session.stores.redis.near import NearCache, Reading
+from flask_langpont_session.stores.redis.records import Answer
 from flask_langpont_session.stores.redis.server_identity import Server
 from flask_langpont_session.stores.redis.wire import HEARS, Wire
 from flask_langpont_session.support.lag import Deadline
@@ -47,6 +50,20 @@ class Connection:
     def disconnect(self) -> None:
         self.is_closed = True
         self._sock.close()
+
+
+@pytest.mark.parametrize(
+    ("differently", "is_kept"), [({}, True), ({"is_primary": False}, False), ({"damaged": ("ui",)}, False)]
+)
+def test_only_a_whole_answer_of_a_primary_is_kept(differently: dict[str, Any], is_kept: bool) -> None:
+    """A replica may be behind, and tells of no change that it has not got yet."""
+    kept: list[str] = []
+    unused: Any = SimpleNamespace()
+    lane: Any = SimpleNamespace(keep=lambda digest, copy: kept.append(digest), over=None)
+    near = NearCache(unused, unused, unused, copies_ttl=60.0, clock=lambda: 1.0)
+    answer = Answer(1, None, {"ui": CategoryCopy(1, {})}, due_ms=-1, **differently)
+    near.keep(Reading(RecordRef(OURS, "a"), LIVES, lane, unused, b"stamp", 0.0), answer, Server("run"))
+    assert bool(kept) is is_kept
 
 
 @pytest.fixture
