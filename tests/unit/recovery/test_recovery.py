@@ -5,7 +5,7 @@ they are told.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
@@ -814,6 +814,18 @@ def test_no_worker_of_the_host_goes_by_a_copy_from_before_a_merge(host: Host) ->
     assert copy.version == 9_000
 
 
+@pytest.mark.parametrize(("status", "sent"), [("merged", [8_000]), ("less", [8_000, 0])])
+def test_a_merge_says_what_this_host_has_seen(host: Host, status: str, sent: list[int]) -> None:
+    """I32: a server that has less has lost it, or it has run out: if no loss is found, it is merged all the same."""
+    host.journal.board.register.note_version(A, "translation", 8_000)
+    host.write(A, "text")
+    host.stores.answers[A] = Merged(status)
+    host.stores.version = 8_000
+    with suppress(StoreError):  # it is not there yet
+        host.replay()
+    assert [merge.since for merge in host.stores.merges][: len(sent)] == sent
+
+
 @pytest.mark.parametrize("what", ["change", "carry"])
 def test_what_was_merged_waits_on_until_it_is_read_back(host: Host, what: str) -> None:
     """I25: a server that is lost right after a merge may take it along, and no other memory has it yet."""
@@ -844,6 +856,7 @@ def test_an_id_that_was_given_up_is_given_up_again_where_its_wipe_was_lost(host:
     host.stores.version = 10
     host.run()
     assert host.waiting() == {}
+    assert host.wiped == 2 * [(C, "ui", 10)]
 
 
 def test_what_the_copy_of_a_carry_outdates_is_counted(host: Host) -> None:
