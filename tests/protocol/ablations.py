@@ -570,6 +570,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("each kind of sessions is given back", giving_back.GivingBack, "holds_session", lambda *arguments: False),
     Ablation("what was merged is there still", merges.MergedCopies, "refresh", _takes_less),
     Ablation("what was merged is read back first", merges.MergedCopies, "refresh", _whether_or_not_it_is_read),
+    Ablation("what was merged and not read back is made from", journal.Journal, "note_merged", _nothing),
     Ablation("a wipe that its host knows is given back", register.Register, "wiped_version", lambda *arguments: 0),
     Ablation("newer copies of other workers are given back", giving_back.Refill, "_is_of_others", _unless_it_has_one),
     Ablation(

@@ -74,6 +74,12 @@ __all__ = [
 _NOW_MADE_FROM = f"UPDATE writes SET base = ? WHERE {FIELD} AND seq > ? AND basis = ? AND moment = ? AND base IS ?"
 
 
+def _made_from(entry: PendingWrite) -> tuple[object, ...]:
+    """Return the arguments of :data:`_NOW_MADE_FROM`, of an entry as it is stored."""
+    place = entry.digest, entry.shadow, entry.category, entry.field
+    return entry.value, *place, entry.seq, Basis.SEEN, entry.moment, entry.base
+
+
 class Journal:
     """The journal. Every method may be called from any thread, and every one but :meth:`close` raises
     :class:`StoreError` with store ``journal``: WRITE_REFUSED when the disk is full or read-only, LOCAL when a
@@ -302,6 +308,22 @@ class Journal:
             with self.file.connected() as db:
                 return unmarked(db, list(sent))
 
+    def note_merged(self, versions: Mapping[PendingWrite, int]) -> None:
+        """Note that a store has what waits, as of a version, though it waits on: a server that is given that back by
+        a copy does not say whose it is, and what takes its place here meanwhile is made from it.
+
+        :param versions: of values that were made from what was read.
+        """
+        rows = [(version, entry.seq) for entry, version in versions.items()]
+        merged = [_made_from(as_stored(entry, self.codec)) for entry in versions]
+
+        def note(db: sqlite3.Connection) -> None:
+            db.executemany("UPDATE writes SET base = value, moment = ? WHERE seq = ?", rows)
+            db.executemany(_NOW_MADE_FROM, merged)
+
+        if rows:
+            self.file.transaction(note, REPLAY_SECONDS, room=Room.RESERVED)
+
     def forget_writes(
         self,
         entries: Iterable[PendingWrite],
@@ -319,10 +341,7 @@ class Journal:
         """
         done, shared = [(entry.seq,) for entry in entries], list(copies)
 
-        merged = [
-            (e.value, e.digest, e.shadow, e.category, e.field, e.seq, Basis.SEEN, e.moment, e.base)
-            for e in (as_stored(entry, self.codec) for entry in applied)
-        ]
+        merged = [_made_from(as_stored(entry, self.codec)) for entry in applied]
 
         def forget(db: sqlite3.Connection) -> Shared:
             db.executemany("DELETE FROM writes WHERE seq = ?", done)
