@@ -150,7 +150,7 @@ def test_where_the_table_shows_nothing_everything_is_unknown(shown: Shown, level
 
 
 def test_a_default_takes_the_place_of_no_value_that_waits(shown: Shown) -> None:
-    """What a request of this outage has set is shown by the next one."""
+    """A request of this outage has set it, and the next one shows it."""
     shown.memory.put_category("d", "ui", known(CategoryCopy(7, {"lang": b'"ja"'})))
     shown.by_host(name="ui", overlay=overlay(writes={"ui": {"lang": b'"fr"'}}))
     assert shown.fields("ui") == {"lang": b'"fr"'}
