@@ -19,7 +19,9 @@ class _Commands(AppGroup):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         _load()
-        return super().list_commands(ctx)
+        from .ops.cli.commands import IN_SHORT
+
+        return list(IN_SHORT)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         _load()

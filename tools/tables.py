@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+import yaml
 from flask import Flask
 
 import flask_langpont_session
@@ -113,18 +114,38 @@ def application_table() -> str:
     return "\n".join(table_lines(load_settings(app))) + "\n"
 
 
+def rooms() -> str:
+    """Return the table of the package's folders, by the first paragraphs of their docstrings."""
+    rows = []
+    for path in sorted(PACKAGE.rglob("__init__.py")):
+        said = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        words = " ".join(said.partition("\n\n")[0].split()).replace("``", "`")
+        rows += [] if path.parent == PACKAGE else [[f"`{path.parent.relative_to(PACKAGE).as_posix()}/`", words]]
+    return _table(["folder", "what it does"], rows)
+
+
+def prometheus_alerts() -> str:
+    """Return the table of Prometheus' alerts: how bad each is, and the section that says what to do."""
+    rules = yaml.safe_load((PACKAGE.parent / "infra" / "monitoring" / "rules.yml").read_text(encoding="utf-8"))
+    rows = []
+    for rule in [rule for group in rules["groups"] for rule in group["rules"] if "alert" in rule]:
+        section = rule["annotations"]["runbook_url"].partition("#")[2]
+        rows.append([f"`{rule['alert']}`", rule["labels"]["severity"], f"[{section}](#{section})"])
+    return _table(["alert", "severity", "what to do"], rows)
+
+
 def causes() -> str:
     """Return the table of what is printed about a store, and what helps."""
     rows = [
         [
             ", ".join(roles),
-            f"{'' if kind is None else words_of(kind)} {', '.join(f'`{cause}…`' for cause in beginnings)}".strip(),
+            f"{'' if kind is None else words_of(kind)} {', '.join(f'`{cause}`' for cause in beginnings)}".strip(),
             word,
             does.format(setting="its setting", file="its file"),
         ]
         for roles, kind, beginnings, word, does in ROWS
     ]
-    return _table(["store", "printed", "cause", "do"], rows)
+    return _table(["store", "printed", "that is", "do"], rows)
 
 
 def alerts() -> str:

@@ -12,6 +12,7 @@ from flask import current_app, has_app_context
 from ..policy.categories import (
     AUTH,
     CSRF_FEATURE,
+    DURABLE_FEATURE,
     KEPT_BY_THE_PACKAGE,
     MOST_KEYS,
     PERMANENT,
@@ -181,7 +182,7 @@ def key_lines(settings: Settings, key: str) -> list[str]:
         f"{'priority':10}{feature.priority}",
         f"{'meaning':10}{_meaning(settings, key)}",
         f"{'lives':10}{_lives(settings, key)}",
-        f"{'goes to':10}{_heirs(settings, feature.category)}",
+        f"{'goes to':10}{_heirs(settings, feature)}",
     ]
     priorities = {"": feature.priority}
     if feature.category == AUTH:
@@ -221,9 +222,10 @@ def _lasting(seconds: int) -> str:
     return f"{seconds // unit} {name}"
 
 
-def _heirs(settings: Settings, category: str) -> str:
+def _heirs(settings: Settings, feature: Feature) -> str:
     """Return in whose sessions of the same browser a key goes on when its own ends."""
-    is_carried_out, is_carried_in = category in settings.carry_on_sign_out, category in settings.carry_on_sign_in
+    is_carried_out = feature.category in settings.carry_on_sign_out
+    is_carried_in = feature.category in settings.carry_on_sign_in or feature.name == DURABLE_FEATURE
     return {
         (False, False): "no other session: it ends with its own",
         (False, True): "the user as whom a visitor signs in; never another user",

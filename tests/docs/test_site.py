@@ -188,6 +188,25 @@ def test_the_search_finds_without_a_server(site: Path, chromium: Browser) -> Non
     page.close()
 
 
+def test_the_search_finds_what_users_call_things(site: Path, chromium: Browser) -> None:
+    """Words that applications and their users have, also where the pages prefer others."""
+    page = chromium.new_page()
+    for word in ("logout", "timeout", "guest", "503", "celery", "uninstall", "license"):
+        page.goto(f"{(site / 'search.html').as_uri()}?q={word}")
+        page.locator("ul.search li a").first.wait_for()
+    page.close()
+
+
+def test_a_button_copies_the_commands_of_a_terminal_without_its_prompts(site: Path, chromium: Browser) -> None:
+    page = chromium.new_page()
+    page.add_init_script("navigator.clipboard.writeText = async (text) => { window.copied = text; }")
+    page.goto((site / "tutorial" / "shop.html").as_uri())
+    page.locator(".highlight-console", has_text="init-db").locator("button.copy").click()
+    copied = page.evaluate("window.copied")
+    assert copied == "flask --app shop langpont init-db\nflask --app shop langpont status\n"
+    page.close()
+
+
 def test_every_page_fits_a_phone(site: Path, pages: Mapping[Path, Html], chromium: Browser) -> None:
     """Tables and diagrams that are wider scroll by themselves, not with their page."""
     page = chromium.new_page(viewport={"width": 390, "height": 800})

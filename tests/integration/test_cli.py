@@ -21,6 +21,7 @@ from devservers.processes import LONG, wait_until
 from devservers.servers import Postgres, Valkey
 from devservers.web import PROJECT
 from flask_langpont_session import LangPontSession
+from flask_langpont_session.ops.cli.commands import IN_SHORT, langpont
 from flask_langpont_session.stores.host.presence import NEAR, Presence
 from flask_langpont_session.stores.redis.near import NearCache
 from tests.support import former_release
@@ -248,7 +249,18 @@ def test_the_documented_table_is_what_explain_prints(make_app: MakeApp) -> None:
     for preset, table in {"langpont": documented, "application": application_table()}.items():
         result = run(make_app(PRESET=preset), "explain")
         assert result.exit_code == 0
-        assert table.strip() == result.output.strip()
+        unfolded = re.sub(r"` \|\n\|[ |]+`", " ", result.output)
+        assert table.strip() == unfolded.strip()
+        assert max(map(len, result.output.splitlines())) <= 100
+
+
+def test_help_and_lists_fit_a_terminal(make_app: MakeApp) -> None:
+    """The commands stand in the order in which one needs them, each with a line of its own."""
+    app = make_app()
+    lines = run(app, "--help").output.partition("Commands:\n")[2].splitlines()
+    assert [line.split()[0] for line in lines] == list(IN_SHORT) == [*dict.fromkeys(IN_SHORT)]
+    assert set(IN_SHORT) == set(langpont.commands) and not [line for line in lines if "..." in line]
+    assert max(map(len, run(app, "doctor", "--list").output.splitlines())) <= 100
 
 
 def test_explain_shows_the_table_as_configured(make_app: MakeApp) -> None:

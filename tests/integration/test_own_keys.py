@@ -216,3 +216,4 @@ def test_the_cart_of_a_visitor_is_the_cart_of_the_user_who_signs_in(app: Flask) 
     cookie = str(cookie_of(client.post("/set", json={"_user_id": "7"})))
     assert client.get("/all").json == {"_user_id": "7", "cart": ["tea"]}
     assert browser(app, cookie).get("/get/cart").json["value"] == ["tea"]
+    assert "goes to   the user as whom a visitor signs in; never another user" in explained(app, "cart")

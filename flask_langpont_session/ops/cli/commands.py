@@ -31,7 +31,7 @@ from .iam_token import iam_token
 from .purge import purge
 from .sessions import sessions
 from .watch import watch
-from .words import PATIENCE, age_of, counted, waiting_as_json, what_waits
+from .words import PATIENCE, age_of, counted, folded, waiting_as_json, what_waits
 
 for command in (doctor, drill, iam_token, purge, sessions, watch):
     langpont.add_command(command)
@@ -206,4 +206,23 @@ def explain(key: str | None) -> None:
     happens to that session key, and the line of configuration that changes it."""
     settings = state_of().settings
     for line in table_lines(settings) if key is None else key_lines(settings, key):
-        click.echo(line)
+        click.echo("\n".join(folded(line)))
+
+
+IN_SHORT = {
+    "init-db": "Create the tables",
+    "status": "Ask every store now, and say what helps",
+    "doctor": "Look for mistakes in configuration, stores and host",
+    "explain": "Say what a feature or a session key gets at each level",
+    "sessions": "List, show and end sessions",
+    "watch": "Follow the level and the stores during an outage",
+    "journal": "Say what waits on this host",
+    "drill": "Try what users get when a store is lost",
+    "purge": "Delete the rows of sessions that are over",
+    "alert-test": "Send a test message to each topic of ALERT_TOPICS",
+    "iam-token": "Print a token for another client of ElastiCache",
+}
+"""The commands in the order in which one needs them, as the help lists them."""
+
+for name, words in IN_SHORT.items():
+    langpont.commands[name].short_help = words

@@ -13,6 +13,7 @@ from flask.cli import with_appcontext
 
 from ...exceptions import ConfigError
 from ...extension import NotSetUp, state_of
+from .words import COLUMNS
 
 if TYPE_CHECKING:
     from ..diagnosis.findings import Check, Finding, Outcome
@@ -54,7 +55,8 @@ def doctor(as_json: bool, strict: bool, names: Sequence[str], is_list: bool) -> 
     checks = _chosen(CHECKS, names)
     if is_list:
         for check in checks:
-            click.echo(f"{check.name:22}{check.looks_at.replace('`', '')}")
+            looks_at = check.looks_at.replace("`", "")
+            click.echo(click.wrap_text(looks_at, COLUMNS, f"{check.name:22}", " " * 22))
         return
     needs = {need for check in checks for need in check.needs}
     state = state_of()

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
 from ...stores.host.journal import Waiting
+
+COLUMNS = 100
+"""Characters of a terminal's line that a table may take."""
 
 PATIENCE = 2.0
 """Seconds a command waits for a store; no request hangs on it."""
@@ -18,6 +23,18 @@ def counted(number: int, thing: str, things: str = "") -> str:
     :param things: of several; else there is an s behind `thing`.
     """
     return f"{number} {thing if number == 1 else things or f'{thing}s'}"
+
+
+def folded(row: str) -> Iterator[str]:
+    """Yield a row of a table as rows that fit a terminal: what is too long in the last cell stands below it."""
+    cells = row.strip("| ").split(" | ")
+    if len(row) <= COLUMNS or not row.startswith("|"):
+        yield row
+        return
+    room = COLUMNS - len(" | ".join(["", *cells[:-1], "", ""]))
+    for text in textwrap.wrap(cells[-1].strip("`"), room, break_long_words=False, break_on_hyphens=False):
+        yield f"| {' | '.join([*cells[:-1], f'`{text}`'])} |"
+        cells[:-1] = [" " * len(cell) for cell in cells[:-1]]
 
 
 def lasting(seconds: float) -> str:
