@@ -80,7 +80,7 @@ _CERTIFICATE: Mapping[int, str] = {
 }
 _NOT_TRUSTED = f"{causes.NOT_TRUSTED}; see ssl_ca_certs in LANGPONT_SESSION_REDIS_URL"
 _OWN_CERTIFICATE = (
-    "TLS: refused by the server, or a file is unusable; see LANGPONT_SESSION_REDIS_URL and its ssl_… options"
+    "TLS: refused by the server, or a file is unusable; see ssl_ca_certs and ssl_certfile in LANGPONT_SESSION_REDIS_URL"
 )
 
 # A right that the server missed, of a command sent or of one inside a script. Nothing but the name of a command fits
