@@ -127,6 +127,18 @@ class DictLike(SessionMixin):
     def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
         return deepcopy(self.copy(), memo)
 
+    def __reversed__(self) -> Iterator[str]:
+        return reversed(list(self))
+
+    def popitem(self) -> tuple[str, Any]:
+        """Remove the last key, and return it with its value.
+
+        :raises KeyError: the session is empty.
+        """
+        for key in reversed(self):
+            return key, self.pop(key)
+        raise KeyError("popitem(): the session is empty")
+
     def __or__(self, other: Mapping[str, Any]) -> dict[str, Any]:
         return {**self, **other}
 

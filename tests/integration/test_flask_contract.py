@@ -328,6 +328,7 @@ def test_modified_means_what_it_means_in_flask(app: Flask) -> None:
         assert session.get("nothing") is None
         assert "theme" not in session
         assert len(session) == 2
+        assert list(reversed(session)) == list(session)[::-1]  # type: ignore[call-overload]
         assert session.pop("nothing", None) is None
         assert session.pop("nothing", "default") == "default"
         with pytest.raises(KeyError):
@@ -350,6 +351,16 @@ def test_modified_means_what_it_means_in_flask(app: Flask) -> None:
         with app.test_request_context(headers={"Cookie": f"session={client.get_cookie('session').value}"}):
             change()
             assert session.modified
+
+
+def test_popitem_takes_the_last_key_as_of_a_dict(app: Flask) -> None:
+    """All that is there goes one after the other; then there is a KeyError, as from an empty dict."""
+    with app.test_request_context():
+        session.update(lang="jp", cart=[1], theme="dark")
+        expected = list(dict(session).items())[::-1]
+        assert [session.popitem() for _ in expected] == expected
+        with pytest.raises(KeyError, match="empty"):
+            session.popitem()
 
 
 # -- the mapping -------------------------------------------------------------------------------------------------------
