@@ -260,6 +260,7 @@ class Host:
             endpoint=lambda name: self.stores,
             look_for_loss=lambda store, timeout: None,
             lacks={},
+            near_connections=0,
         )
         backend.is_over = partial(Backend.is_over, backend)
         self.backend = backend
