@@ -204,7 +204,7 @@ def test_an_unreadable_certificate_file_refuses_and_is_no_network_failure(
     with pytest.raises(StoreError) as caught:
         redis_store(app).endpoint.time_ms(timeout=5)
     assert caught.value.error_class is ErrorClass.IDENTITY_REFUSED
-    assert "REDIS_URL and its ssl_… options" in str(caught.value)
+    assert "ssl_ca_certs" in str(caught.value)
 
 
 # -- new connections ---------------------------------------------------------------------------------------------------
