@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from ..policy.health import PRIMARY
 from ..policy.ids import ANONYMOUS, SIGNED_IN
 from ..policy.rows import AuthRow
 from ..stores.backend import Backend
+from ..stores.host.board import Shared
 from ..stores.host.entries import WIPED_FIELD, Carry, PendingWrite
 from ..stores.host.opening import is_full
 from ..stores.redis.commands import new_write_id
@@ -203,16 +205,14 @@ class Merges(Step):
     ) -> None:
         """Take entries that are done out of the journal. If the disk has no room for that, remember them."""
         numbers = {entry.seq for entry in entries}
-        for shared in (copies, ()):  # what siblings are shown may have no room where the deletions have
-            try:
-                self._backend.reports.shared(*self._journal.forget_writes(entries, shared, applied=applied))
-            except StoreError as error:
-                if not is_full(error):
-                    raise
-            else:
-                self._merged -= numbers
-                return
-        self._merged |= numbers
+        try:
+            _take_out(self._backend, partial(self._journal.forget_writes, entries, applied=applied), copies)
+        except StoreError as error:
+            if not is_full(error):
+                raise
+            self._merged |= numbers
+        else:
+            self._merged -= numbers
 
     def _is_too_old(self, entry: PendingWrite) -> bool:
         """Return whether Redis may have forgotten by now what else was written, or wiped. A wipe holds however late it
@@ -381,6 +381,21 @@ class Merges(Step):
         return set(entries)
 
 
+def _take_out(backend: Backend, forget: Callable[[Sequence[SharedCopy]], Shared], copies: Sequence[SharedCopy]) -> None:
+    """Take entries that are done out of the journal, and share in the same transaction what they became. Without that
+    if the disk has no room for it: siblings are shown less then.
+
+    :raises StoreError: the journal cannot be used, or the disk has no room for the deletions either.
+    """
+    try:
+        shared = forget(copies)
+    except StoreError as error:
+        if not (copies and is_full(error)):
+            raise
+        shared = forget(())
+    backend.reports.shared(*shared)
+
+
 class Carries(Step):
     """Brings to the present ids of sessions the data that could not be read when they were given those."""
 
@@ -419,16 +434,17 @@ class Carries(Step):
                 for name in entry.categories:
                     self._losses.note(Loss.MERGE_DROPPED, why, name, digest=entry.digest)
         done = [entry for entry, reply in sent if not (isinstance(reply, Merged) and reply.status in ("gone", "late"))]
-        done = self._kept(done, versions)
-        done = self._wiped(done)
+        done, kept = self._kept(done, versions)
+        done, wiped = self._wiped(done)
         gone = list(self._lost({entry: left[entry] for entry in done}))
-        self._journal.forget_carries(done)
+        _take_out(self._backend, partial(self._journal.forget_carries, done), [*kept, *wiped])
         for origin, name in gone:
             self._losses.note(Loss.WRITES_LOST, Cause.LOST_BY_REDIS, name, digest=origin)
         return bool(done)
 
-    def _kept(self, done: Sequence[Carry], versions: Mapping[_Place, int]) -> list[Carry]:
-        """Return the carries that Redis has still, and share what they have become: it may have lost data since.
+    def _kept(self, done: Sequence[Carry], versions: Mapping[_Place, int]) -> tuple[list[Carry], Sequence[SharedCopy]]:
+        """Return the carries that Redis has still, and what they have become, which is to be shared: it may have lost
+        data since.
 
         :param versions: of what was brought.
         """
@@ -438,11 +454,7 @@ class Carries(Step):
         shared, lost = self._copies.refresh(places)
         for place in versions.keys() - lost:  # what a worker of this host has from before lacks what was brought
             self._backend.register.note_version(*place, versions[place])
-        self._publish(shared)
-        return [entry for entry in done if lost.isdisjoint((entry.digest, name) for name in entry.categories)]
-
-    def _publish(self, copies: Sequence[SharedCopy]) -> None:
-        self._backend.reports.shared(*self._backend.board.publish_copies(copies))
+        return [e for e in done if lost.isdisjoint((e.digest, name) for name in e.categories)], shared
 
     def give_up(self, entry: Carry, error: Exception) -> bool:
         """Give up a carry that cannot be done, and return True: its data stays where it is, until it runs out or its
@@ -491,9 +503,10 @@ class Carries(Step):
         fields = {key: value for key, value in copy.fields.items() if key not in stays}
         return copy._replace(fields=fields) if stays else copy
 
-    def _wiped(self, done: Sequence[Carry]) -> list[Carry]:
-        """Wipe what former ids had that were given up, and return the carries whose wipe Redis has still. What this
-        host has of such an id is from before that, and could be shown or given back to Redis.
+    def _wiped(self, done: Sequence[Carry]) -> tuple[list[Carry], Sequence[SharedCopy]]:
+        """Wipe what former ids had that were given up, and return the carries whose wipe Redis has still, and what is
+        to be shared of it. What this host has of such an id is from before that, and could be shown or given back to
+        Redis.
 
         :raises StoreError: they may have it still. To be done again, with all that was carried.
         """
@@ -510,8 +523,7 @@ class Carries(Step):
             self._backend.register.note_wipe(entry.origin, name, reply.version)
             wiped[entry.origin, name] = ANONYMOUS, reply.version
         shared, lost = self._copies.refresh(wiped)
-        self._publish(shared)
-        return [entry for entry in done if lost.isdisjoint((entry.origin, name) for name in entry.categories)]
+        return [e for e in done if lost.isdisjoint((e.origin, name) for name in e.categories)], shared
 
     def _carried(
         self, entries: Sequence[Carry], merges: Mapping[Carry, Sequence[Merge]], versions: dict[_Place, int]

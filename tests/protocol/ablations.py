@@ -156,6 +156,11 @@ def _fails_together(self: recovery.Recovery, step: Any, entries: Any, reach: Any
     raise error
 
 
+def _shares_first(backend: Any, forget: Any, copies: Any) -> None:
+    backend.board.publish_copies(copies)
+    forget(())
+
+
 def _sends_nothing(*arguments: Any) -> bool:
     return False
 
@@ -625,6 +630,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("log out everywhere that the journal did not take", RevocationQueue, "_hold", _nothing),
     Ablation("an end behind a change of auth", writes.CategoryWrites, "_write_shadow", _written_always),
     Ablation("delivered revocations are told again", missed.DeliveredRevocations, "suspect", _nothing),
+    Ablation("what a carry became has the room of its entry", merges, "_take_out", _shares_first),
     Ablation(
         "a last look at delivered revocations",
         missed.DeliveredRevocations,

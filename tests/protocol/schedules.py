@@ -1930,6 +1930,21 @@ KEPT = (
         """,
     ),
     _kept(
+        "what a carry became has the room of its entry",
+        "I6",
+        """
+        visit w3 s0
+        c: add w2 s0
+        pass 1000
+        step c
+        sign_in w2 root s0
+        step c
+        renew w2 s0
+        disk h1 tight
+        heal
+        """,
+    ),
+    _kept(
         "a last look at delivered revocations",
         "I34",
         """

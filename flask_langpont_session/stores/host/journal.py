@@ -360,9 +360,18 @@ class Journal:
         _remove(self, "carries", damaged)
         return entries
 
-    def forget_carries(self, entries: Iterable[Carry]) -> None:
-        """Forget carries that are done."""
-        _delete(self.file, "carries", [entry.seq for entry in entries])
+    def forget_carries(self, entries: Iterable[Carry], copies: Iterable[SharedCopy] = ()) -> Shared:
+        """Forget carries that are done.
+
+        :param copies: and the return value: as of :meth:`forget_writes`.
+        """
+        done, shared = [entry.seq for entry in entries], list(copies)
+
+        def forget(db: sqlite3.Connection) -> Shared:
+            delete("carries", done, db)
+            return self.board.put_copies(shared, db)
+
+        return self.file.transaction(forget, REPLAY_SECONDS, room=Room.RESERVED)
 
     # -- pushes --------------------------------------------------------------------------------------------------------
 
