@@ -164,9 +164,12 @@ class Monitor:
         self._wake.set()
 
     def _run(self) -> None:
-        self.recovery.steps.giving_back.join()
+        has_joined = False
         while not self.is_stopping:
             try:
+                if not has_joined:
+                    self.recovery.steps.giving_back.join()
+                    has_joined = True
                 self.watch()
                 self.recovery.ensure_started()
             except Exception:

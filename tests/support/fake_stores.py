@@ -67,6 +67,7 @@ class FakeRedis:
     hits: dict[str, Hit] = field(default_factory=dict)
     exactly: list[str] = field(default_factory=list)
     homeless = 0
+    connections = 0
     prefix = "session"
 
     @property

@@ -330,6 +330,21 @@ def test_a_round_that_fails_is_said_and_the_thread_goes_on(rounds: Rounds, caplo
     assert (len(rounds.found), rounds.steps.count("ensure_started")) == (2, 1)
 
 
+def test_the_thread_outlives_a_beginning_that_fails(rounds: Rounds, caplog: pytest.LogCaptureFixture) -> None:
+    """It joins the workers of its host before its first round, and tries again if that fails."""
+    left = [ZeroDivisionError()]
+
+    def join() -> None:
+        while left:
+            raise left.pop()
+
+    vars(rounds.monitor.recovery.steps.giving_back).update(join=join)
+    rounds.monitor.suspect(PRIMARY)
+    rounds.monitor.ensure_started()
+    assert rounds.next_round()
+    assert "it goes on" in caplog.text
+
+
 def test_stopped_it_has_no_thread_and_gets_none(rounds: Rounds) -> None:
     rounds.monitor.ensure_started()
     assert rounds.next_round()
