@@ -258,14 +258,13 @@ class Merges(Step):
         for [first, *_], reply in merged:
             if not first.shadow:
                 places[_place_of(first)] = first.kind, reply.version
+        copies, lost = list[SharedCopy](), set(places)
         try:
             copies, lost = self._copies.refresh(places)
-        except StoreError:
-            made = {
-                e: reply.version for group, reply in merged for e in _made_from_what_was_read(group, reply.outcomes)
-            }
+        finally:  # a copy may bring back what Redis does not have any more, or may not
+            waits = [each for each in merged if _place_of(each[0][0]) in lost]
+            made = {e: reply.version for group, reply in waits for e in _made_from_what_was_read(group, reply.outcomes)}
             self._journal.note_merged(made)
-            raise
         there = [(group, reply) for group, reply in merged if group[0].shadow or _place_of(group[0]) not in lost]
         applied = [entry for group, reply in there for entry in self._note_merged(group, reply)]
         groups = [group for group, _ in there]

@@ -6,6 +6,7 @@ Of a script a part of its text is replaced.
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
@@ -181,6 +182,14 @@ def _whether_or_not_it_is_read(self: merges.MergedCopies, merged: Any) -> Any:
         return _refresh(self, merged)
     except errors.StoreError:
         return _keeps_nothing()
+
+
+_note_merged = journal.Journal.note_merged
+
+
+def _what_could_not_be_read(self: journal.Journal, versions: Any) -> None:
+    if sys.exc_info()[0]:
+        _note_merged(self, versions)
 
 
 def _unless_it_has_one(self: giving_back.Refill, copy: Any) -> bool:
@@ -576,6 +585,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("what was merged is there still", merges.MergedCopies, "refresh", _takes_less),
     Ablation("what was merged is read back first", merges.MergedCopies, "refresh", _whether_or_not_it_is_read),
     Ablation("what was merged and not read back is made from", journal.Journal, "note_merged", _nothing),
+    Ablation("what was merged and lost since is made from", journal.Journal, "note_merged", _what_could_not_be_read),
     Ablation("a wipe that its host knows is given back", register.Register, "wiped_version", lambda *arguments: 0),
     Ablation("newer copies of other workers are given back", giving_back.Refill, "_is_of_others", _unless_it_has_one),
     Ablation(

@@ -141,6 +141,17 @@ KEPT = (
         ),
     ),
     _kept(
+        "what was merged and lost since is made from",
+        "I30",
+        _CHANGED_WHILE_CUT_OFF.format(
+            reader="w0",
+            change="append",
+            merger="w0",
+            end="b: tick w0\nuntil_merged b s0\nstep b\nread w1 s0\nflush\nfinish b\nappend w0 s0",
+            check="shown w0",
+        ),
+    ),
+    _kept(
         "a wipe that its host knows is given back",
         "I25",
         _CHANGED_WHILE_CUT_OFF.format(reader="w0", change="clear", merger="w1", end="tick w1\ncrash w1", check="kept"),

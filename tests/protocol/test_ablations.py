@@ -44,7 +44,7 @@ LOAD_BEARING = {
     "a wipe of what was given back", "what was wiped is not shown", "a wipe is later than what its host has seen",
     "what waits was made from its own merge",
     "what was merged is there still", "what was merged is read back first",
-    "what was merged and not read back is made from",
+    "what was merged and not read back is made from", "what was merged and lost since is made from",
     "a wipe that its host knows is given back", "newer copies of other workers are given back",
     "each kind of sessions is given back",
     "what other workers know goes along", "what is lost on the way to another id is counted",
