@@ -9,7 +9,7 @@ from .actions import EVENTS, REQUESTS
 USUAL = 1000
 """Walks that the numbers below are about."""
 
-OF_SCHEDULES = {"rest", "kept", "left", "shown", "unknown", "doubts", "former", "strange"}
+OF_SCHEDULES = {"rest", "kept", "left", "shown", "unknown", "doubts", "former", "strange", "until_merged"}
 """What happens in kept schedules only."""
 
 EVERYTHING = dict.fromkeys((*REQUESTS, *(EVENTS.keys() - OF_SCHEDULES), "tick"), 30)
