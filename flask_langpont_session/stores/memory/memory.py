@@ -552,13 +552,6 @@ class Memory:
             if entry := self._entries.pop(digest):
                 entry.clear()
 
-    def forget_category(self, digest: str, category: str) -> None:
-        """Drop a category whose present content is not known any more."""
-        with self._lock:
-            if (entry := self.opened(digest)) and category in entry.held:
-                entry.held = {name: held for name, held in entry.held.items() if name != category}
-                entry.records = {name: record for name, record in entry.records.items() if name != category}
-
     def clear(self) -> None:
         """Drop all that is kept. The dead stay dead."""
         with self._lock:

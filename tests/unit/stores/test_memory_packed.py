@@ -124,12 +124,11 @@ def test_a_copy_that_differs_from_what_is_kept_stays_what_it_was(memory: Memory)
         lambda memory: memory.put_category("d", "ui", known(CategoryCopy(9, {"theme": b'"light"'}))),
         lambda memory: memory.put_absent("d", "translation", 9),
         lambda memory: memory.note(RecordRef("d", "u"), {"translation": known(CategoryCopy(9, {}), mark=b"9")}),
-        lambda memory: memory.forget_category("d", "ui"),
         lambda memory: memory.put_near("d", ()),
         lambda memory: memory.forget("d"),
         lambda memory: memory.kill("d"),
     ],
-    ids=["put", "absent", "noted", "category forgotten", "near", "forgotten", "dead"],
+    ids=["put", "absent", "noted", "near", "forgotten", "dead"],
 )
 def test_a_packed_session_is_changed_like_another(
     clock: Clock, memory: Memory, change: Callable[[Memory], object]
