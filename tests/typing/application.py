@@ -78,6 +78,7 @@ def index() -> dict[str, Any]:
     del session["lang"]
     assert_type(session["user_id"], Any)
     assert_type(session.pop("cart", None), Any)
+    assert_type(session.popitem(), tuple[str, Any])
     assert_type("lang" in session, bool)
     assert_type(len(session), int)
     assert_type(list(session), list[str])
