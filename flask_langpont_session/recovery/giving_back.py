@@ -224,7 +224,7 @@ class Refill(Step):
 
     def _give_back(self, batch: Sequence[_Dated], database: bool) -> None:
         living = self._living({held.copy.digest for held in batch if held.copy.kind == SIGNED_IN}, database)
-        wanted, over = list[Restore](), list[SharedCopy]()
+        wanted, given, over = list[Restore](), list[SharedCopy](), list[SharedCopy]()
         for copy, seen_at in batch:
             age = self._backend.clock() - seen_at
             if age >= self._backend.settings.local_cache_ttl:
@@ -233,7 +233,9 @@ class Refill(Step):
                 over.append(copy._replace(age=age))
                 continue
             wanted += self._restores(copy, age)
+            given.append(copy._replace(age=age))
         steps.take_along(self._backend, over)
+        self._tell_whose_it_is(given)
         register = self._backend.register
         seen = [register.latest_version(each.digest, each.category) for each in wanted]
         sent_at = self._backend.clock()
@@ -246,6 +248,13 @@ class Refill(Step):
             else:
                 self._begun[self._backend.health.locate(restore.digest)] += reply.status == "merged"
                 self._compare(restore, latest, reply.version, sent_at)
+
+    def _tell_whose_it_is(self, given: Sequence[SharedCopy]) -> None:
+        """Share copies of sessions for which something waits. A copy names the writes that it is made of, and what is
+        given back does not: that a value which waits was made from one of them could not be seen any more."""
+        told = [copy for copy in given if copy.copy.mark and not self._backend.journal.is_silent_about(copy.digest)]
+        if told:
+            self._backend.reports.shared(self._backend.board.add_copies(told, steps.TIMEOUT), 0)
 
     def _restores(self, shared: SharedCopy, age: float) -> Iterator[Restore]:
         """Yield what a copy gives back: before it, the wipe that this host knows of. A server that fell back to before

@@ -119,6 +119,18 @@ _CHANGED_WHILE_CUT_OFF = """
     {check} s0
 """
 
+_LOST_AND_GIVEN_BACK = """
+    b: tick w0
+    until_merged b s0
+    step b
+    read w2 s0              # another host has it from here on
+    flush
+    finish b                # it is read back, and is not there
+    append w0 s0
+    tick w2
+    replicate all
+"""
+
 _READ_BACK_FAILS = "b: tick w0\nuntil_merged b s0\nstep b\ncut w0 A\nfinish b"
 
 KEPT = (
@@ -136,7 +148,7 @@ KEPT = (
             reader="w0",
             change="append",
             merger="w0",
-            end="b: tick w0\nuntil_merged b s0\nstep b\ngive_up b\nfinish b\nappend w0 s0",
+            end="b: tick w0\nuntil_merged b s0\nstep b\ngive_up b\nfinish b\nread w2 s0\ncut w0 A\nappend w0 s0",
             check="shown w0",
         ),
     ),
@@ -147,7 +159,18 @@ KEPT = (
             reader="w0",
             change="append",
             merger="w0",
-            end="b: tick w0\nuntil_merged b s0\nstep b\nread w1 s0\nflush\nfinish b\nappend w0 s0",
+            end=_LOST_AND_GIVEN_BACK,
+            check="shown w0",
+        ),
+    ),
+    _kept(
+        "a copy tells its host whose it is",
+        "I30",
+        _CHANGED_WHILE_CUT_OFF.format(
+            reader="w0",
+            change="append",
+            merger="w0",
+            end="b: tick w0\nuntil_merged b s0\ngive_up b\nread w1 s0\nfinish b\nappend w0 s0",
             check="shown w0",
         ),
     ),

@@ -45,6 +45,7 @@ LOAD_BEARING = {
     "what waits was made from its own merge",
     "what was merged is there still", "what was merged is read back first",
     "what was merged and not read back is made from", "what was merged and lost since is made from",
+    "a copy tells its host whose it is",
     "a wipe that its host knows is given back", "newer copies of other workers are given back",
     "each kind of sessions is given back",
     "what other workers know goes along", "what is lost on the way to another id is counted",
