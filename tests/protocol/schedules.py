@@ -1967,13 +1967,10 @@ KEPT = (
         "what a carry became has the room of its entry",
         "I6",
         """
-        visit w3 s0
-        c: add w2 s0
-        pass 1000
-        step c
-        sign_in w2 root s0
-        step c
-        renew w2 s0
+        visit w2 s0
+        add w2 s0
+        kill primary
+        sign_in w2 alice s0     # what the visitor had is to be carried
         disk h1 tight
         heal
         """,
