@@ -318,18 +318,7 @@ def _under_test(values: Mapping[str, Any], scratch: Scratch) -> dict[str, Any]:
 
 
 def _derive(settings: Settings) -> tuple[Built, list[str]]:
-    priorities = {
-        name: spec["priority"]
-        for name, spec in settings.features.items()
-        if isinstance(spec, Mapping) and set(spec) == {"priority"}
-    }
-    built = build_table(
-        settings.categories,
-        priorities,
-        added={name: spec for name, spec in settings.features.items() if name not in priorities},
-        durable=settings.durable_keys,
-        identity=(*settings.user_keys, *settings.privilege_keys),
-    )
+    built = _built(settings)
     _derived(settings, **_with_data(settings))
     behaviours, behaviour_problems = build_behaviours(settings.behaviours)
     patterns = KeyPatterns(settings.privilege_keys)
@@ -360,6 +349,22 @@ def _derive(settings: Settings) -> tuple[Built, list[str]]:
                 derived[name] += tuple(built.table.categories.keys() - settings.categories.keys())
     _derived(settings, **derived)
     return built, [PREFIX + problem for problem in built.problems + behaviour_problems]
+
+
+def _built(settings: Settings) -> Built:
+    """Return the table of categories: what FEATURES says of a feature's priority alone is of one that is there."""
+    priorities = {
+        name: spec["priority"]
+        for name, spec in settings.features.items()
+        if isinstance(spec, Mapping) and set(spec) == {"priority"}
+    }
+    return build_table(
+        settings.categories,
+        priorities,
+        added={name: spec for name, spec in settings.features.items() if name not in priorities},
+        durable=settings.durable_keys,
+        identity=(*settings.user_keys, *settings.privilege_keys),
+    )
 
 
 def _with_data(settings: Settings) -> dict[str, Any]:

@@ -97,7 +97,7 @@ class Journal:
     :ivar clock: seconds since 1970, of all workers of the host: order and age go by it, see :class:`.HostClock`.
     :ivar board: what the workers of the host tell each other, in the same file.
     :ivar is_silent_about: gets a digest and, perhaps, a `wait`, see :meth:`.LastLook.is_silent_about`.
-    :ivar was_empty: see :meth:`.LastLook.was_empty`.
+    :ivar was_empty: see :meth:`.LastLook.was_empty`; `changed`: see :meth:`.LastLook.changed`.
     :ivar revocations: the sessions and users whose end has not reached every store.
     """
 
@@ -109,7 +109,7 @@ class Journal:
         self.board = board
         self.clock, self.codec, self._limits = board.clock, board.codec, board.limits
         self._last_look = look = LastLook(file)
-        self.is_silent_about, self.was_empty = look.is_silent_about, look.was_empty
+        self.is_silent_about, self.was_empty, self.changed = look.is_silent_about, look.was_empty, look.changed
         self.revocations = RevocationQueue(file, clock=self.clock)
 
     def open(self) -> None:
@@ -157,10 +157,6 @@ class Journal:
         """Return whether no write, revocation or push waits, no copy is published and no outage announced: no worker of
         this host has anything to tell or to learn of any session. Costs about a microsecond."""
         return self._last_look.seen(wait).is_empty
-
-    def changed(self) -> bool:
-        """Return whether another process committed anything since the last call. True at the first call."""
-        return self._last_look.changed()
 
     def overlay(self, ref: RecordRef, *, wait: float | None = None) -> Overlay:
         """Return everything this host knows about a session, or about its anonymous shadow, at one moment."""
