@@ -133,9 +133,12 @@ def test_a_good_reply_is_understood(store: RedisStore, server: StrangeServer, na
         lambda command: resp(good) if command not in ("HELLO", "INFO", "SET") and is_asked(name, command) else None
     )
     wait_until(lambda: works(store, call), "a good reply")
-    before = server.accepted
-    wait_until(lambda: works(store, call), "another one")
-    assert server.accepted == before or name == "probe_read"
+
+    def works_again() -> bool:  # on a busy machine a reply may be late, which ends the connection
+        before = server.accepted
+        return works(store, call) and (server.accepted == before or name == "probe_read")
+
+    wait_until(works_again, "another one over the same connection")
 
 
 def works(store: RedisStore, call: Call) -> bool:

@@ -264,9 +264,10 @@ def test_a_forked_worker_finds_the_node_that_was_promoted(app: Flask, cluster: C
         return not sockets(cluster) & used
 
     # What another thread just uses at a fork stays open in the child, where nothing uses it: that hides what is shared.
+    # A probe that was under way may still be: so one of several forks counts, of which each shows what is shared.
     with parts(app).monitor.paused():
         cluster.kill(killed)
-        assert in_child(serves, seconds=60)
+        assert any(in_child(serves, seconds=LONG) for _ in range(3))
     wait_until_well(crowd)
     assert cluster.primary(1) is not killed
 
