@@ -252,6 +252,7 @@ def test_an_application_starts_before_its_cluster(cluster: Cluster, make_app: Ma
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+@pytest.mark.real_time("what other threads have open at the moment of a fork")
 def test_a_forked_worker_finds_the_node_that_was_promoted(app: Flask, cluster: Cluster) -> None:
     """Forked after the application was used (``--preload``): it has no connection of its parent's, and notices by
     itself that a node was killed."""
