@@ -206,10 +206,10 @@ def make_app(primary: Valkey, sqlite_url: str, tmp_path: Path, encryption: Mappi
         app.config.update({"SECRET_KEY": "test key of the test suite, 32+ bytes", "TESTING": True, **flask_keys})
         app.config.update({f"LANGPONT_SESSION_{key}": value for key, value in settings.items() if value is not ...})
         extended(app)
+        made.append(app)
         unforced(state_of(app).backend.database.engine)
         state_of(app).backend.database.upkeep.create_tables()
         add_views(app)
-        made.append(app)
         return app
 
     with late_threads(), looking_after_changes(made):

@@ -122,9 +122,9 @@ def make(tmp_path: Path, sqlite_url: str) -> Iterator[Make]:
         settings = {"DATABASE_URL": sqlite_url, "JOURNAL": str(tmp_path / "journal.sqlite3"), **PATIENT, **config}
         app.config.update({f"LANGPONT_SESSION_{name}": value for name, value in settings.items()})
         extended(app)
+        made.append(app)
         if tables and parts(app).backend.database.engine.dialect.name == "sqlite":
             parts(app).backend.database.upkeep.create_tables()
-        made.append(app)
         return app
 
     yield make
