@@ -80,7 +80,7 @@ def refused(*proxies: str) -> Cause:
 class Outage:
     """One kind, and what is to be told of it.
 
-    :param title: as docs/how-to/monitor.md has it.
+    :param title: as infra/monitoring/outages.md has it.
     :param cause: see :data:`Cause`.
     :param shows: the beginnings of lines of the page that show that it has begun, without ``langpont_session_``.
     :param fires: the alerts that fire at its end, and no others at any time before.

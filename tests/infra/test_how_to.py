@@ -13,6 +13,7 @@ from tests.infra.shop import GUNICORN
 
 DOCS = RULES.parents[2] / "docs"
 MONITOR = (DOCS / "how-to" / "monitor.md").read_text(encoding="utf-8")
+OUTAGES = (RULES.parent / "outages.md").read_text(encoding="utf-8")
 BEGIN, END = "<!-- outages: begin -->\n", "<!-- outages: end -->\n"
 
 
@@ -35,7 +36,7 @@ def told(outage: Outage) -> str:
 
 def test_the_table_is_what_the_tests_expect() -> None:
     """It is generated: paste the lines of ``table()`` when this fails."""
-    assert MONITOR.partition(BEGIN)[2].partition(END)[0].strip() == "\n".join(table())
+    assert OUTAGES.partition(BEGIN)[2].partition(END)[0].strip() == "\n".join(table())
 
 
 def test_prometheus_takes_the_configuration_of_the_page(tmp_path: Path) -> None:
@@ -57,8 +58,9 @@ def test_what_alertmanager_keeps_to_itself_are_alerts() -> None:
 
 
 def test_the_page_on_metrics_shows_gunicorns_configuration() -> None:
-    """Whole."""
-    assert GUNICORN.read_text() in blocks((DOCS / "metrics.md").read_text(encoding="utf-8"), "python")
+    """The site takes it from its file."""
+    [shown] = re.findall(r"^```\{literalinclude\} (.+)$", (DOCS / "metrics.md").read_text("utf-8"), re.MULTILINE)
+    assert (DOCS / shown).resolve() == GUNICORN.resolve()
 
 
 def test_the_dashboard_is_where_the_page_says() -> None:
