@@ -736,7 +736,6 @@ def _database(app: Flask, settings: Settings, codec: Codec) -> Database:
         timeout=settings.database_timeout,
         concurrency=DATABASE_CALLS,
         makes_tables=_makes_tables(app, settings),
-        idle_of=settings.privileges.idle_ms,
         notes_use_after=int(settings.life.idle_ms * EXTEND_AFTER) if shows_use else None,
         codec=codec,
     )

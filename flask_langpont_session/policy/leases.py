@@ -89,6 +89,12 @@ class Life:
             left < self.of(row.payload).idle_ms * (1 - EXTEND_AFTER) and row.idle_expires_at < row.absolute_expires_at
         )
 
+    def expiry_of_use(self, row: AuthRow) -> int:
+        """Return the idle expiry of a session whose row was read just now: moved, if that is due."""
+        if not self.is_extension_due(row, row.read_at):
+            return row.idle_expires_at
+        return min(row.read_at + self.of(row.payload).idle_ms, row.absolute_expires_at)
+
 
 def life_of(row: AuthRow, seen_at: int | None, lives: Iterable[Life]) -> Life | None:
     """Return the life that a session has, by its expiries; None: it is none of these.
@@ -133,13 +139,6 @@ class Privileges:
     def are_in(self, payload: Fields) -> bool:
         """Return whether a session with this auth data is privileged."""
         return any(value in self._roles and key in self._keys for key, value in payload.items())
-
-    def idle_ms(self, payload: Fields, idle_ms: int) -> int:
-        """Return the idle time of a session with this auth data.
-
-        :param idle_ms: of one that is not privileged.
-        """
-        return idle_ms if self._idle_ms is None or not self.are_in(payload) else min(idle_ms, self._idle_ms)
 
     def life(self, idle_ms: int, absolute_ms: int, *, is_permanent: bool = False) -> Life:
         """Return the life of sessions, in which privileged ones live shorter if they are to.

@@ -102,8 +102,8 @@ class Verifier:
         :raises StoreError: the database did not answer.
         """
         version, known = self._latest(digest, entry)
-        began, idle_ms = self._clock(), life.idle_ms if life.is_use else None
-        row: AuthRow | None = scope.ask(VERIFY, self._database.load, digest, idle_ms=idle_ms, idle_seen=idle_seen)
+        began = self._clock()
+        row: AuthRow | None = scope.ask(VERIFY, self._database.load, digest, life=life, idle_seen=idle_seen)
         if row is not None and row.version < version and row.state in _ALIVE:
             row = self.gone_back(row, version, known, scope)
             if row is not None and row.version < version:

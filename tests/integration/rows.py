@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from devservers.processes import LONG, wait_until
 from flask_langpont_session.policy.changes import Fields
 from flask_langpont_session.policy.errors import StoreError
+from flask_langpont_session.policy.leases import Life
 from flask_langpont_session.policy.rows import AuthRow
 from flask_langpont_session.policy.serializer import encode
 from flask_langpont_session.stores.sql.database import Database
@@ -42,7 +43,8 @@ def update(database: Database, seen: int, digest: str = "digest", **changes: Any
 def load(
     database: Database, digest: str = "digest", idle_ms: int | None = None, idle_seen: int | None = None
 ) -> AuthRow:
-    row = database.load(digest, idle_ms=idle_ms, idle_seen=idle_seen)
+    life = None if idle_ms is None else Life(idle_ms, 12 * HOUR)
+    row = database.load(digest, life=life, idle_seen=idle_seen)
     assert row is not None
     return row
 

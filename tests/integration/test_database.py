@@ -23,6 +23,7 @@ from sqlalchemy.engine import Engine
 from devservers.processes import LONG, wait_until
 from devservers.servers import Postgres
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
+from flask_langpont_session.policy.leases import Life
 from flask_langpont_session.policy.rows import AuthRow, Created, Limit, Position, RowState
 from flask_langpont_session.policy.serializer import encode
 from flask_langpont_session.stores.codec.plain import PLAIN, Codec
@@ -40,6 +41,7 @@ from .rows import HOUR, PAYLOAD, create, load, locked, together, until_it_answer
 T = TypeVar("T")
 
 DAY = 24 * HOUR
+LIFE = Life(HOUR, 12 * HOUR)
 SHORT = 0.25
 
 
@@ -703,11 +705,11 @@ def test_a_frozen_postgresql_costs_one_deadline(on_postgres: Database, sick_post
         for _ in range(2):
             began = time.monotonic()
             with pytest.raises(StoreError, match="DeadlineExceeded") as caught:
-                on_postgres.load("digest", idle_ms=HOUR)
+                on_postgres.load("digest", life=LIFE)
             assert SHORT <= time.monotonic() - began < SHORT + 10
             assert (caught.value.error_class, caught.value.timed_out) == (ErrorClass.UNREACHABLE, True)
         with pytest.raises(StoreError, match="NoFreeSlot") as caught:
-            on_postgres.load("digest", idle_ms=HOUR)
+            on_postgres.load("digest", life=LIFE)
         assert not caught.value.concerns_health
     finally:
         sick_postgres.thaw()
@@ -732,7 +734,7 @@ def test_after_a_restart_no_request_meets_an_old_connection(on_postgres: Databas
         on_postgres.probe(1.0)
     sick_postgres.start()
     until_it_answers(on_postgres)
-    rows = together(*[lambda: in_time(lambda: on_postgres.load("digest", idle_ms=HOUR))] * 2)
+    rows = together(*[lambda: in_time(lambda: on_postgres.load("digest", life=LIFE))] * 2)
     assert [getattr(row, "state", row) for row in rows] == [RowState.VALID] * 2
     with on_postgres.engine.connect() as one, on_postgres.engine.connect() as two:
         assert one.execute(sa.select(1)).scalar() == two.execute(sa.select(1)).scalar() == 1

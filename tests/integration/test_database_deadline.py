@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from devservers.processes import LONG, spawn, wait_until
 from devservers.servers import Postgres
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
+from flask_langpont_session.policy.leases import Life
 from flask_langpont_session.policy.rows import AuthRow
 from flask_langpont_session.stores.sql import bulkhead, dialects, engines
 from flask_langpont_session.stores.sql.database import Database
@@ -39,6 +40,7 @@ GIVEN_UP = ("DeadlineExceeded", "StartedLate")
 """Causes of a call that had no answer in its time; the second one where this process itself was late."""
 
 SLOTS = 2
+LIFE = Life(HOUR, HOUR)
 IN_AN_HOUR = int(time.time() * 1000) + HOUR
 
 
@@ -130,7 +132,7 @@ def until_it_answers(database: Database) -> None:
 
 
 CALLS: dict[str, Callable[[Database], object]] = {
-    "load": lambda database: database.load("digest", idle_ms=HOUR, idle_seen=0),
+    "load": lambda database: database.load("digest", life=LIFE, idle_seen=0),
     "kill_user_until": lambda database: database.kill_user_until("7", IN_AN_HOUR),
 }
 
@@ -293,10 +295,10 @@ def test_what_a_call_that_hung_returns_after_the_end_is_closed(url: str, proxy: 
     opened, closed = [], []
     sa.event.listen(database.engine, "connect", lambda connection, _: opened.append(connection))
     sa.event.listen(database.engine, "close", lambda connection, _: closed.append(connection))
-    database.load("digest", idle_ms=HOUR)
+    database.load("digest", life=LIFE)
     proxy.impose(STALL_REPLY)
     with pytest.raises(StoreError, match="|".join(GIVEN_UP)):
-        database.load("digest", idle_ms=HOUR)
+        database.load("digest", life=LIFE)
     database.close()
     proxy.heal()
     wait_until(lambda: database.calls.requests.busy == 0, "the end of the hung call")

@@ -303,16 +303,16 @@ def _says_what_it_said_before(
     self: sim_database.SimDatabase,
     digest: str,
     *,
-    idle_ms: int | None = None,
+    life: leases.Life | None = None,
     idle_seen: int | None = None,
     timeout: float | None = None,
 ) -> AuthRow | None:
     said: dict[str, AuthRow | None] = self.__dict__.setdefault("said", {})
-    if idle_ms is not None and digest in said:
+    if life is not None and life.is_use and digest in said:
         return said[digest]
 
     def effect() -> AuthRow | None:
-        said[digest] = self._load(digest, idle_ms, idle_seen)
+        said[digest] = self._load(digest, life, idle_seen)
         return said[digest]
 
     return self._ask(timeout, effect)
@@ -433,6 +433,13 @@ _extend_idle = verifier.Verifier._extend_idle
 
 def _idle_as_any(self: verifier.Verifier, row: AuthRow, scope: Any, life: leases.Life) -> None:
     _extend_idle(self, row, scope, leases.Life(life.idle_ms, life.absolute_ms))
+
+
+_expiry_of_use = leases.Life.expiry_of_use
+
+
+def _used_as_any(self: leases.Life, row: AuthRow) -> int:
+    return _expiry_of_use(replace(self, privileges=None), row)
 
 
 _renamed = writes.RowWrites._renamed
@@ -560,7 +567,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("a proof goes along", writes, "AUTHENTICATED_AT", "none of these"),
     Ablation("a proof is noted", writes, "noted", lambda payload, at_ms: payload),
     Ablation("shorter lives", leases.Life, "of", lambda self, payload: self),
-    Ablation("shorter idle times", leases.Privileges, "idle_ms", lambda self, payload, idle_ms: idle_ms),
+    Ablation("shorter idle times", leases.Life, "expiry_of_use", _used_as_any),
     Ablation("shorter idle times in Redis", verifier.Verifier, "_extend_idle", _idle_as_any),
     Ablation("another id for a shorter life", writes, "begins_to_live_shorter", lambda life, before, after: False),
     Ablation("one order", journal_writer.JournalWriter, "has_writes", lambda *arguments, **more: False),

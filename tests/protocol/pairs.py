@@ -388,8 +388,8 @@ class DatabasePair(Pair):
 
     def _load(self) -> None:
         seen = self.rng.choice((None, None, 0, now_ms() - HOUR, now_ms() + HOUR, now_ms() + 5 * HOUR))
-        idle_ms = self.rng.choice((0, HOUR, 2 * HOUR, 5 * HOUR))
-        self.both("load", self._digest(), idle_ms=idle_ms, idle_seen=seen)
+        life = Life(self.rng.choice((0, HOUR, 2 * HOUR, 5 * HOUR)), 5 * HOUR)
+        self.both("load", self._digest(), life=life, idle_seen=seen)
 
     def _update(self) -> None:
         rng = self.rng

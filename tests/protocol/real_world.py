@@ -388,11 +388,7 @@ class RealWorld(World):
     def database(self, worker: Worker) -> Database:
         """A real one."""
         proxy = self._servers.proxies[worker.name, SERVER]
-        database = Database(
-            make_engine(proxy.instead_of(self._servers.postgres.url), WAIT),
-            timeout=WAIT,
-            idle_of=self.settings.privileges.idle_ms,
-        )
+        database = Database(make_engine(proxy.instead_of(self._servers.postgres.url), WAIT), timeout=WAIT)
         self._made[worker.name].append(database.close)
         stepped: Any = Stepped(database, self, lambda: worker.path_to(SERVER))
         return cast(Database, stepped)

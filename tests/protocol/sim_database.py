@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 from flask_langpont_session.policy.changes import Fields
 from flask_langpont_session.policy.devices import NO_DEVICE, Device
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
-from flask_langpont_session.policy.leases import EXTEND_AFTER
+from flask_langpont_session.policy.leases import Life
 from flask_langpont_session.policy.rows import (
     AuthRow,
     ChangedRows,
@@ -239,10 +239,8 @@ class SimDatabase:
         network: Network,
         tasks: Tasks,
         timeout: float = 0.25,
-        idle_of: Callable[[Fields, int], int] = lambda payload, idle_ms: idle_ms,
     ) -> None:
         self.tables = tables
-        self._idle_of = idle_of
         self.timeout = timeout
         self._network = network
         self._tasks = tasks
@@ -258,12 +256,12 @@ class SimDatabase:
     # -- the methods of Database ---------------------------------------------------------------------------------------
 
     def load(
-        self, digest: str, *, idle_ms: int | None = None, idle_seen: int | None = None, timeout: float | None = None
+        self, digest: str, *, life: Life | None = None, idle_seen: int | None = None, timeout: float | None = None
     ) -> AuthRow | None:
         """See the package."""
-        return self._ask(timeout, lambda: self._load(digest, idle_ms, idle_seen))
+        return self._ask(timeout, lambda: self._load(digest, life, idle_seen))
 
-    def _load(self, digest: str, idle_ms: int | None, idle_seen: int | None) -> AuthRow | None:
+    def _load(self, digest: str, life: Life | None, idle_seen: int | None) -> AuthRow | None:
         row = self.tables.row(digest)
         if row is None or row.state not in (RowState.VALID, RowState.IDLE_EXPIRED):
             return row
@@ -271,9 +269,7 @@ class SimDatabase:
         later = max(row.idle_expires_at, min(idle_seen or 0, row.absolute_expires_at))
         row = replace(row, idle_expires_at=later)
         if row.state is RowState.VALID:
-            expires_at = row.idle_expires_at
-            if idle_ms is not None:
-                expires_at = _idle_expiry(row, self._idle_of(row.payload, idle_ms))
+            expires_at = row.idle_expires_at if life is None else life.expiry_of_use(row)
             if expires_at > stored.idle_expires_at:
                 self.tables.put(replace(stored, idle_expires_at=expires_at), is_change=False)
             return replace(row, idle_expires_at=expires_at)
@@ -495,9 +491,3 @@ class SimDatabase:
     def probe_read(self, timeout: float) -> None:
         """See the package."""
         self.probe(timeout)
-
-
-def _idle_expiry(row: AuthRow, idle_ms: int) -> int:
-    is_due = row.idle_expires_at - row.read_at < idle_ms * (1 - EXTEND_AFTER)
-    moved = min(row.read_at + idle_ms, row.absolute_expires_at)
-    return max(row.idle_expires_at, moved) if is_due else row.idle_expires_at

@@ -391,7 +391,7 @@ class World:
 
     def database(self, worker: Worker) -> Database:
         """The database as a worker sees it."""
-        database: Any = SimDatabase(self.tables, worker, self.tasks, idle_of=self.settings.privileges.idle_ms)
+        database: Any = SimDatabase(self.tables, worker, self.tasks)
         return cast(Database, database)
 
     # -- ids and values ----------------------------------------------------------------------------------------------

@@ -164,7 +164,7 @@ class FakeDatabase:
         self.told.append(what)
 
     def load(
-        self, digest: str, *, idle_ms: int | None = None, idle_seen: int | None = None, timeout: float | None = None
+        self, digest: str, *, life: Life | None = None, idle_seen: int | None = None, timeout: float | None = None
     ) -> AuthRow | None:
         self._ask("load", digest)
         row = self.rows.get(digest)

@@ -24,6 +24,7 @@ from sqlalchemy.engine import Connection, Engine
 from ...policy.changes import Fields
 from ...policy.devices import NO_DEVICE, DescribedRow, Device
 from ...policy.errors import ErrorClass, StoreError
+from ...policy.leases import Life
 from ...policy.rows import AuthRow, ChangedRows, Created, EndedSession, Found, Limit, Position
 from ..codec.plain import PLAIN, Codec
 from . import tables as sql
@@ -62,7 +63,6 @@ class Database:
         request: it waits for its own kind only.
     :param concurrency: calls at a time. More are refused (class L), not queued.
     :param makes_tables: asked when a call finds that tables are missing: whether they are made then.
-    :param idle_of: says the idle time of a session with some data, given that of most sessions.
     :param notes_use_after: milliseconds after which a read notes again that a session is in use, where it does not move
         the idle expiry anyway. None: it does not note that.
     :param codec: of the payloads' values.
@@ -80,7 +80,6 @@ class Database:
         timeout: float = 0.25,
         concurrency: int = 4,
         makes_tables: Callable[[], bool] = lambda: False,
-        idle_of: Callable[[Fields, int], int] = lambda payload, idle_ms: idle_ms,
         notes_use_after: int | None = None,
         codec: Codec = PLAIN,
     ) -> None:
@@ -92,12 +91,11 @@ class Database:
         self.upkeep = Upkeep(self.calls, schema)
         self._notes_use_after = notes_use_after
         self.engine = self.connections.engine
-        self._idle_of = idle_of
 
     # -- for requests --------------------------------------------------------------------------------------------
 
     def load(
-        self, digest: str, *, idle_ms: int | None = None, idle_seen: int | None = None, timeout: float | None = None
+        self, digest: str, *, life: Life | None = None, idle_seen: int | None = None, timeout: float | None = None
     ) -> AuthRow | None:
         """Return the row of a session as it is when this returns, or None.
 
@@ -108,8 +106,7 @@ class Database:
         A read waits for no lock: while the row is locked, or the database takes no writes, nothing is noted and
         nothing is ended, but a later expiry counts all the same. The next read tries again.
 
-        :param idle_ms: the idle time of most sessions; the expiry is moved when more than a quarter of that of this
-            one has passed. None: this is no use of the session.
+        :param life: of the session, by which its idle expiry is moved. None: this is no use of it.
         :param idle_seen: the idle expiry that Redis has, milliseconds since 1970. 0: it has none. None: no answer.
         """
 
@@ -122,9 +119,9 @@ class Database:
                 return None
             row = self._rows.value(found)
             # After the reading connection is back in the pool: one call never holds two.
-            idle = None if idle_ms is None else self._idle_of(row.payload, idle_ms)
-            read = after_read(self.connections, self._rows, row, idle, idle_seen)
-            if after_ms is not None and idle is not None and read.idle_expires_at == row.idle_expires_at:
+            read = after_read(self.connections, self._rows, row, life, idle_seen)
+            is_use = life is not None and life.is_use
+            if after_ms is not None and is_use and read.idle_expires_at == row.idle_expires_at:
                 note_use(self.connections, self._rows, read, found[-1] or 0, after_ms)
             return read
 

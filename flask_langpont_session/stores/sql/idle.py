@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from ...policy.leases import EXTEND_AFTER
+from ...policy.leases import Life
 from ...policy.rows import AuthRow, RowState
 from . import tables as sql
 from .cursor import run
@@ -22,13 +22,11 @@ _ENDS_BY_IDLENESS = frozenset({RowState.VALID, RowState.IDLE_EXPIRED})
 """The states of a row whose idle expiry still decides something."""
 
 
-def after_read(
-    connections: Connections, rows: Rows, row: AuthRow, idle_ms: int | None, idle_seen: int | None
-) -> AuthRow:
+def after_read(connections: Connections, rows: Rows, row: AuthRow, life: Life | None, idle_seen: int | None) -> AuthRow:
     """Return the row after the effects of a read on it.
 
     :param row: as it was read, by a connection that is back in the pool: one call never holds two.
-    :param idle_ms: the idle time; None: the expiry is moved no further than Redis has it.
+    :param life: of the session, by which its expiry is moved; None: that is moved no further than Redis has it.
     :param idle_seen: the idle expiry that Redis has, milliseconds since 1970. 0: it has none. None: no answer.
     """
     stored, row = row.idle_expires_at, _by_later_expiry(row, idle_seen)
@@ -38,7 +36,7 @@ def after_read(
     # the answer back: the next read tries again, and the probe finds out about the database.
     with suppress(SQLAlchemyError):
         if row.state is RowState.VALID:
-            expires_at = row.idle_expires_at if idle_ms is None else _idle_expiry(row, idle_ms)
+            expires_at = row.idle_expires_at if life is None else life.expiry_of_use(row)
             if expires_at > stored:
                 values = {"ms": expires_at, "seen": stored}
                 moved = replace(row, idle_expires_at=expires_at)
@@ -85,10 +83,3 @@ def _by_later_expiry(row: AuthRow, idle_seen: int | None) -> AuthRow:
     if later <= row.idle_expires_at or row.state not in _ENDS_BY_IDLENESS:
         return row
     return replace(row, idle_expires_at=later)
-
-
-def _idle_expiry(row: AuthRow, idle_ms: int) -> int:
-    """Return the idle expiry of a row that is in use, moved if that is due."""
-    is_due = row.idle_expires_at - row.read_at < idle_ms * (1 - EXTEND_AFTER)
-    moved = min(row.read_at + idle_ms, row.absolute_expires_at)
-    return max(row.idle_expires_at, moved) if is_due else row.idle_expires_at

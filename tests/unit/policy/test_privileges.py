@@ -52,12 +52,6 @@ def test_without_limits_all_live_alike() -> None:
     life = privileges().life(400, 5_000)
     assert type(life) is Life
     assert life.of(ADMIN) is life
-    assert privileges().idle_ms(ADMIN, 400) == 400
-
-
-def test_the_idle_time_alone_is_asked_for_by_the_database() -> None:
-    short = privileges(idle_ms=100)
-    assert [short.idle_ms(payload, ms) for payload in (ADMIN, USER) for ms in (400, 50, 0)] == [100, 50, 0, 400, 50, 0]
 
 
 def test_leases_and_records_go_by_the_shorter_life() -> None:
@@ -70,6 +64,7 @@ def test_leases_and_records_go_by_the_shorter_life() -> None:
     assert not life.is_extension_due(row(ADMIN), 1_025)
     assert not Life(100, 5_000, is_use=False).is_extension_due(row(ADMIN), 1_026)
     assert life.is_extension_due(row(ADMIN), 1_026)
+    assert [life.expiry_of_use(row(payload, 1_060)) for payload in (ADMIN, USER)] == [1_100, 1_400]
 
 
 @pytest.mark.parametrize(

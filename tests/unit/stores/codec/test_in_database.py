@@ -104,25 +104,6 @@ def test_a_row_that_was_changed_behind_its_back_is_damaged(database: Database) -
     assert dead is not None and not dead.live and dead.payload == {}
 
 
-def test_rights_are_seen_by_what_says_the_idle_time(tmp_path: Path) -> None:
-    """A privileged session may have a shorter one: that is decided while the row is read."""
-    seen: list[Any] = []
-
-    def idle_of(payload: Any, idle_ms: int) -> int:
-        seen.append(dict(payload))
-        return idle_ms
-
-    engine = make_engine(sa.make_url(f"sqlite:///{tmp_path / 'rows.sqlite3'}"), LONG)
-    database = Database(engine, timeout=LONG, idle_of=idle_of, codec=codec)
-    database.upkeep.create_tables()
-    database.create(DIGEST, user_id="7", payload=PAYLOAD, **LIVES)
-    assert database.load(DIGEST, idle_ms=60_000) is not None
-    assert seen == [PAYLOAD]
-    database.kill(DIGEST)
-    assert database.load(DIGEST, idle_ms=60_000) is not None
-    database.close()
-
-
 def test_a_payload_of_an_older_version_is_damaged() -> None:
     """A payload is damaged if all or one of its values is of an older version."""
     rows = Rows(codec)

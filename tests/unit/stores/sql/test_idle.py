@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
+from flask_langpont_session.policy.leases import Life
 from flask_langpont_session.policy.rows import AuthRow, RowState
 from flask_langpont_session.stores.sql import tables as sql
 from flask_langpont_session.stores.sql.idle import after_read, note_use
 from flask_langpont_session.stores.sql.rows import Rows
 from tests.support.fake_sql import ROW, Connections, refused, stored
 
-IDLE_MS = 2000
 IDLE = replace(ROW, read_at=3000)
 """Its idle time has passed, by what the database knows."""
 
@@ -21,14 +21,14 @@ LOCKED = "55P03"
 
 
 def read(
-    row: AuthRow = ROW, *, idle_ms: int = IDLE_MS, seen: int | None = 0, **answers: object
+    row: AuthRow = ROW, *, idle_ms: int = 2000, seen: int | None = 0, **answers: object
 ) -> tuple[AuthRow, Connections]:
     """Return what a read makes of a row, in a database in which it can be locked and that answers statements so."""
     named = {"extend": sql.EXTEND_IDLE, "kill": sql.KILL_IDLE, "one": sql.SELECT_ONE, "lock": sql.LOCK_FOR_READER}
     connections = Connections(
         {sql.LOCK_FOR_READER: ["locked"]} | {named[name]: answer for name, answer in answers.items()}
     )
-    return after_read(connections, Rows(), row, idle_ms, seen), connections  # type: ignore[arg-type]
+    return after_read(connections, Rows(), row, Life(idle_ms, 9000), seen), connections  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -54,11 +54,11 @@ def test_the_expiry_moves(row: dict[str, Any], seen: int, expires_at: int) -> No
 @pytest.mark.parametrize(
     ("row", "idle_ms", "seen"),
     [
-        (replace(ROW, read_at=500), IDLE_MS, 0),
+        (replace(ROW, read_at=500), 2000, 0),
         (replace(ROW, read_at=1999), 0, 0),
-        (IDLE, IDLE_MS, None),  # without an answer of Redis it is not known to have ended
-        (replace(ROW, live=False), IDLE_MS, 8999),  # what is over stays so, whatever Redis knows
-        (replace(ROW, read_at=9000), IDLE_MS, 8999),
+        (IDLE, 2000, None),  # without an answer of Redis it is not known to have ended
+        (replace(ROW, live=False), 2000, 8999),  # what is over stays so, whatever Redis knows
+        (replace(ROW, read_at=9000), 2000, 8999),
     ],
     ids=["not due", "never due", "not known", "dead", "expired"],
 )
