@@ -16,8 +16,8 @@ from ...extension import NotSetUp, state_of
 from .words import COLUMNS
 
 if TYPE_CHECKING:
-    from ..diagnosis.findings import Check, Finding, Outcome
-    from ..diagnosis.table import Result
+    from ..diagnosis.findings import Finding, Outcome
+    from ..diagnosis.table import Check, Result
 
 SCHEMA = 1
 """The version of what --json prints: it grows when a name changes or goes, not when one is added."""

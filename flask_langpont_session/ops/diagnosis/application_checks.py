@@ -13,8 +13,8 @@ from ...policy.causes import cause_of
 from ...policy.errors import ErrorClass, StoreError
 from ...policy.health import DATABASE, PRIMARY
 from ...stores.hosts import HostWord
-from .facts import Facts, Server
-from .findings import Finding, Outcome, Unknown, failure, known, ok, warning
+from .facts import Clock, Facts, Server
+from .findings import CannotTell, Finding, Look, Unknown, failure, known, ok, warning
 
 NEW_KEY = "python -c 'import secrets; print(secrets.token_hex())'"
 
@@ -52,40 +52,34 @@ def weakness(key: Any) -> str:
     return ""
 
 
-def secret_key(facts: Facts) -> Iterator[Finding]:
-    key = facts.application.config["SECRET_KEY"]
+def secret_key(facts: Facts) -> Look:
+    key = facts.config["SECRET_KEY"]
     if found := weakness(key):
         yield failure(f"SECRET_KEY {found}", f"set SECRET_KEY to what this prints: {NEW_KEY}")
-    else:
-        yield ok(f"SECRET_KEY has {len(key)} characters")
+        return ""
+    return f"SECRET_KEY has {len(key)} characters"
 
 
 MOST_FALLBACKS = 2
 
 
-def secret_key_fallbacks(facts: Facts) -> Iterator[Finding]:
-    config = facts.application.config
-    fallbacks = config["SECRET_KEY_FALLBACKS"] or []
+def secret_key_fallbacks(facts: Facts) -> Look:
+    fallbacks = facts.config["SECRET_KEY_FALLBACKS"] or []
     if isinstance(fallbacks, (str, bytes)):
         found = "SECRET_KEY_FALLBACKS is one text: each character of it would be a key"
         yield failure(found, "write a list: SECRET_KEY_FALLBACKS = [old_key]")
-        return
-    bad = False
+        return ""
     for number, key in enumerate(fallbacks):
         if found := weakness(key):
-            bad = True
             yield failure(f"SECRET_KEY_FALLBACKS[{number}] {found}", "remove it; cookies signed by it end")
-        elif key == config["SECRET_KEY"]:
-            bad = True
+        elif key == facts.config["SECRET_KEY"]:
             yield warning(f"SECRET_KEY_FALLBACKS[{number}] is SECRET_KEY itself", "remove it")
     if len(fallbacks) > MOST_FALLBACKS:
-        bad = True
         yield warning(
             f"SECRET_KEY_FALLBACKS has {len(fallbacks)} keys",
             "remove those older than a session can be: ABSOLUTE_TIMEOUT, or PERMANENT_SESSION_LIFETIME if longer",
         )
-    if not bad:
-        yield ok(f"{len(fallbacks)} keys, none of them weak" if fallbacks else "none")
+    return f"{len(fallbacks)} keys, none of them weak" if fallbacks else "none"
 
 
 # -- encryption --------------------------------------------------------------------------------------------------------
@@ -94,86 +88,70 @@ MOST_KEYS = 3
 _DAY = 86_400
 
 
-def encryption(facts: Facts) -> Iterator[Finding]:
-    settings, found = facts.application.settings, []
+def encryption(facts: Facts) -> Look:
+    settings = facts.settings
     keys, ends = len(settings.encryption_keys), moment_of(settings.encryption_switch_over)
     if not keys:
-        yield ok("off: ENCRYPTION_KEYS has no key")
-        return
+        return "off: ENCRYPTION_KEYS has no key"
     if keys > MOST_KEYS:
-        found.append(
-            warning(
-                f"ENCRYPTION_KEYS has {keys} keys",
-                "remove those that have sealed nothing for as long as sessions live, see docs/how-to/encrypt.md",
-            )
+        yield warning(
+            f"ENCRYPTION_KEYS has {keys} keys",
+            "remove those that have sealed nothing for as long as sessions live, see docs/how-to/encrypt.md",
         )
     sealed, plain = list[str](), list[str]()
     for name in settings.table.categories:
         (sealed if name in settings.sealed_categories else plain).append(name)
     if not sealed:
         cure = f"set {PREFIX}ENCRYPTED_CATEGORIES, or leave it out: then all are"
-        found.append(warning("there are keys, and no category is encrypted", cure))
+        yield warning("there are keys, and no category is encrypted", cure)
     if ends is not None:
         cure = f"leave out {PREFIX}ENCRYPTION_SWITCH_OVER as soon as nothing is plain any more"
-        left = ends.timestamp() - facts.application.at
-        if left <= 0:
-            found.append(warning("ENCRYPTION_SWITCH_OVER is over", cure))
-        else:
-            found.append(
-                warning(f"for {left / _DAY:.1f} days more, plain text is believed in encrypted categories", cure)
-            )
+        left = (ends.timestamp() - facts.at) / _DAY
+        more = f"for {left:.1f} days more, plain text is believed in encrypted categories"
+        yield warning(more if left > 0 else "ENCRYPTION_SWITCH_OVER is over", cure)
     other = f"; not {', '.join(plain)}" if plain else ""
-    yield from found or [ok(f"{', '.join(sealed)}{other}; {keys} {'key' if keys == 1 else 'keys'}")]
+    return f"{', '.join(sealed)}{other}; {keys} {'key' if keys == 1 else 'keys'}"
 
 
 # -- environment -------------------------------------------------------------------------------------------------------
 
 
-def environment(facts: Facts) -> Iterator[Finding]:
-    about, bad = facts.application, False
-    name = about.settings.environment
-    if about.is_testing:
-        bad = True
+def environment(facts: Facts) -> Look:
+    if facts.config["TESTING"]:
         yield failure(
             "TESTING is on: the journal is in memory, waits are long, and a database file may be a temporary one",
             "leave out FLASK_TESTING and app.testing outside of tests",
         )
-    if about.is_debug:
-        bad = True
+    if facts.config["DEBUG"]:
         yield warning("debug mode is on", "leave out FLASK_DEBUG and --debug where users are served")
-    if not bad:
-        yield ok(f"{name}; no debug mode, no TESTING")
+    return f"{facts.settings.environment}; no debug mode, no TESTING"
 
 
 # -- cookie ------------------------------------------------------------------------------------------------------------
 
 
-def cookie(facts: Facts) -> Iterator[Finding]:
-    config = facts.application.config
+def cookie(facts: Facts) -> Look:
     names = ("NAME", "SECURE", "SAMESITE", "DOMAIN")
-    name, is_secure, same_site, domain = (config[f"SESSION_COOKIE_{setting}"] for setting in names)
-    found = []
-    if not config["SESSION_COOKIE_HTTPONLY"]:
+    name, is_secure, same_site, domain = (facts.config[f"SESSION_COOKIE_{setting}"] for setting in names)
+    if not facts.config["SESSION_COOKIE_HTTPONLY"]:
         cure = "set SESSION_COOKIE_HTTPONLY = True (Flask's default)"
-        found.append(failure("scripts of the page can read the cookie", cure))
+        yield failure("scripts of the page can read the cookie", cure)
     if not is_secure:
-        found.append(
-            warning(
-                "the cookie is sent without HTTPS, too",
-                "where the site has HTTPS: SESSION_COOKIE_SECURE = True and SESSION_COOKIE_NAME = '__Host-session'",
-            )
+        yield warning(
+            "the cookie is sent without HTTPS, too",
+            "where the site has HTTPS: SESSION_COOKIE_SECURE = True and SESSION_COOKIE_NAME = '__Host-session'",
         )
     if domain:
         cure = "leave out SESSION_COOKIE_DOMAIN, unless the other hosts of the domain need the session"
-        found.append(warning("the cookie is sent to all hosts of SESSION_COOKIE_DOMAIN", cure))
+        yield warning("the cookie is sent to all hosts of SESSION_COOKIE_DOMAIN", cure)
     elif is_secure and not name.startswith("__Host-"):
         cure = "set SESSION_COOKIE_NAME = '__Host-session'"
-        found.append(warning("another host of the domain can set a cookie of the same name", cure))
+        yield warning("another host of the domain can set a cookie of the same name", cure)
     if same_site is None or same_site.title() == "None":
         stands = "not set" if same_site is None else "'None'"
         cure = "set SESSION_COOKIE_SAMESITE = 'Lax', unless other sites embed this one"
-        found.append(warning(f"SESSION_COOKIE_SAMESITE is {stands}: other sites' forms may send the cookie", cure))
-    yield from found or [ok(f"{name}: Secure, HttpOnly, SameSite={same_site}, for this host alone")]
+        yield warning(f"SESSION_COOKIE_SAMESITE is {stands}: other sites' forms may send the cookie", cure)
+    return f"{name}: Secure, HttpOnly, SameSite={same_site}, for this host alone"
 
 
 # -- time-outs ---------------------------------------------------------------------------------------------------------
@@ -185,16 +163,14 @@ SHARE_OF_TIME_OUT = 0.25
 """The share of a time-out that the quickest answer may take: others take several times as long."""
 
 
-def time_outs(facts: Facts) -> Iterator[Finding]:
-    settings, found = facts.application.settings, []
+def time_outs(facts: Facts) -> Look:
+    settings = facts.settings
     redis, database = settings.redis_timeout, settings.database_timeout
     left = round(settings.request_budget - redis, 3)
     if left < LEAST_LEFT:
-        found.append(
-            warning(
-                f"after one time-out of Redis {left * 1000:.0f} ms of REQUEST_BUDGET are left to ask the database",
-                f"set {PREFIX}REQUEST_BUDGET to {redis + database:g}, or {PREFIX}REDIS_TIMEOUT lower",
-            )
+        yield warning(
+            f"after one time-out of Redis {left * 1000:.0f} ms of REQUEST_BUDGET are left to ask the database",
+            f"set {PREFIX}REQUEST_BUDGET to {redis + database:g}, or {PREFIX}REDIS_TIMEOUT lower",
         )
     for name, store in facts.answering.items():
         setting, most = ("DATABASE", database) if name == DATABASE else ("REDIS", redis)
@@ -202,34 +178,30 @@ def time_outs(facts: Facts) -> Iterator[Finding]:
         cure = f"have it nearer to this host, or raise {PREFIX}{setting}_TIMEOUT and {PREFIX}REQUEST_BUDGET"
         took = f"its quickest answer took {store.took * 1000:.0f} ms, {of}"
         if name != DATABASE and store.took > settings.slow:
-            found.append(failure(f"{took}: more than half of it counts as slow", cure)._replace(subject=name))
+            yield failure(f"{took}: more than half of it counts as slow", cure)._replace(subject=name)
         elif store.took > most * SHARE_OF_TIME_OUT:
-            found.append(warning(took, cure)._replace(subject=name))
+            yield warning(took, cure)._replace(subject=name)
         if isinstance(store, Server) and store.connecting > redis * SHARE_OF_TIME_OUT:
             took = f"connecting took {store.connecting * 1000:.0f} ms, {of}"
-            found.append(warning(took, cure)._replace(subject=name))
-    yield from found or [
-        ok(f"a request waits {settings.request_budget:g} s at most; the stores answer well within that")
-    ]
+            yield warning(took, cure)._replace(subject=name)
+    return f"a request waits {settings.request_budget:g} s at most; the stores answer well within that"
 
 
-def grace(facts: Facts) -> Iterator[Finding]:
-    grace, ttl = facts.application.settings.grace, facts.application.settings.local_cache_ttl
+def grace(facts: Facts) -> Look:
+    grace, ttl = facts.settings.grace, facts.settings.local_cache_ttl
     if grace > ttl:
         yield warning(
             f"GRACE is {grace:g} s, and what a worker knows of a session is kept for {ttl} s (LOCAL_CACHE_TTL): with "
             f"Redis and database down users are signed out after {ttl} s",
             f"set {PREFIX}LOCAL_CACHE_TTL to {math.ceil(grace)} or more, or {PREFIX}GRACE to {ttl} or less",
         )
-    else:
-        yield ok(f"{grace:g} s, with Redis and database down")
+    return f"{grace:g} s, with Redis and database down"
 
 
-def unclaimed_keys(facts: Facts) -> Iterator[Finding]:
+def unclaimed_keys(facts: Facts) -> Look:
     found = sorted(known(facts.unclaimed))
     if not found:
-        yield ok("none in the sessions that were looked at")
-        return
+        return "none in the sessions that were looked at"
     names = ", ".join(repr(key[:40]) for key in found[:10])
     yield warning(
         f"no feature names {names}{f' and {len(found) - 10} more' if len(found) > 10 else ''}",
@@ -238,31 +210,29 @@ def unclaimed_keys(facts: Facts) -> Iterator[Finding]:
     for key in found:
         if advice := identity_advice(key):
             yield warning(f"the name of {key[:40]!r} looks like a user's or a right's", advice.strip())
+    return ""
 
 
 # -- all hosts ---------------------------------------------------------------------------------------------------------
 
 
-def hosts(facts: Facts) -> Iterator[Finding]:
+def hosts(facts: Facts) -> Look:
     words = known(facts.hosts)
     names = sorted({word.host for word in words})
     if not words:
-        yield Finding(Outcome.SKIPPED, "no worker has told its configuration within the last three minutes")
-        return
-    found = list(_refused_cookies(words))
+        raise CannotTell("no worker has told its configuration within the last three minutes")
+    yield from _refused_cookies(words)
     for setting in sorted({name for word in words for name in word.settings}):
         by_value: dict[str, set[str]] = {}
         for word in words:
             by_value.setdefault(word.settings.get(setting, "not there"), set()).add(word.host)
         if len(by_value) > 1:
             values = "; ".join(f"{value} on {', '.join(sorted(at))}" for value, at in sorted(by_value.items()))
-            found.append(warning(f"{setting} differs: {values}", f"give all hosts the same {setting}"))
-    yield from found or [
-        ok(
-            f"{', '.join(names)}: {'it has' if len(names) == 1 else 'they have'} one configuration; a host that is not "
-            f"named here has another REDIS_URL or {PREFIX}KEY_PREFIX"
-        )
-    ]
+            yield warning(f"{setting} differs: {values}", f"give all hosts the same {setting}")
+    return (
+        f"{', '.join(names)}: {'it has' if len(names) == 1 else 'they have'} one configuration; a host that is not "
+        f"named here has another REDIS_URL or {PREFIX}KEY_PREFIX"
+    )
 
 
 def _refused_cookies(words: Sequence[HostWord]) -> Iterator[Finding]:
@@ -283,7 +253,7 @@ def _refused_cookies(words: Sequence[HostWord]) -> Iterator[Finding]:
 # -- all stores --------------------------------------------------------------------------------------------------------
 
 
-def stores(facts: Facts) -> Iterator[Finding]:
+def stores(facts: Facts) -> Look:
     answers = []
     for name, store in facts.stores.items():
         if not isinstance(store, Unknown):
@@ -296,25 +266,23 @@ def stores(facts: Facts) -> Iterator[Finding]:
         yield failure(f"{facts.homeless} slots of the cluster have no shard", cure)._replace(subject=PRIMARY)
     if answers:
         yield ok(f"{', '.join(answers)} {'answers' if len(answers) == 1 else 'answer'}")
+    return ""
 
 
 MOST_AHEAD, FAR_AHEAD = 1.0, 30.0
 """Seconds between two clocks. One second of error is what docs/guarantees.md assumes."""
 
 
-def clocks(facts: Facts) -> Iterator[Finding]:
-    known_ones = {name: store.clock for name, store in facts.answering.items()}
-    if not known_ones:
-        yield Finding(Outcome.SKIPPED, "no store answers")
-        return
-    ends = {"this host": (0.0, 0.0), **{name: (c.ahead, c.within) for name, c in known_ones.items()}}
-    first = min(ends, key=lambda name: ends[name][0])
-    last = max(ends, key=lambda name: ends[name][0])
-    apart = ends[last][0] - ends[first][0]
-    sure = apart - ends[last][1] - ends[first][1]
+def clocks(facts: Facts) -> Look:
+    theirs = {name: store.clock for name, store in facts.answering.items()}
+    if not theirs:
+        raise CannotTell("no store answers")
+    ends = {"this host": Clock(0.0, 0.0), **theirs}
+    first, last = (pick(ends, key=lambda name: ends[name].ahead) for pick in (min, max))
+    apart = ends[last].ahead - ends[first].ahead
+    sure = apart - ends[last].within - ends[first].within
     if sure > MOST_AHEAD:
         found = f"the clock of {last} is {apart:.1f} s ahead of that of {first}"
         cure = "keep the time of all hosts by NTP (chronyc tracking, timedatectl)"
         yield failure(found, cure) if sure > FAR_AHEAD else warning(found, cure)
-    else:
-        yield ok(f"this host, {', '.join(known_ones)}: no more than {max(apart, 0.001):.3f} s apart")
+    return f"this host, {', '.join(theirs)}: no more than {max(apart, 0.001):.3f} s apart"

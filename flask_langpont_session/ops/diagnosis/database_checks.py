@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import wraps
+from collections.abc import Iterator
 
 from sqlalchemy.schema import CreateIndex
 
@@ -14,39 +13,23 @@ from ...policy.errors import ErrorClass
 from ...stores.sql import tables as sql
 from ...stores.sql.errors import BRING_BACK
 from .facts import Column, Database, Facts
-from .findings import Finding, Outcome, Unknown, failure, guarded, known, ok, warning
+from .findings import CannotTell, Look, failure, known, warning
 from .redis_checks import transport_findings
-
-Look = Callable[[Database, Facts], Iterator[Finding]]
-
-
-def of_database(look: Look) -> Callable[[Facts], Iterator[Finding]]:
-    """Wrap a check so that it looks at the database, if that answers."""
-
-    @wraps(look)
-    def looks(facts: Facts) -> Iterator[Finding]:
-        if isinstance(facts.database, Unknown):
-            yield Finding(Outcome.SKIPPED, f"the database {facts.database.of_store}")
-        else:
-            yield from guarded(look(facts.database, facts))
-
-    return looks
 
 
 def _missing_tables(database: Database) -> list[str]:
     return [name for name in sql.METADATA.tables if name not in database.tables]
 
 
-def _incomplete(missing: Sequence[str]) -> Finding:
-    return Finding(Outcome.SKIPPED, f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing, see tables")
+def _want_all_tables(database: Database) -> None:
+    if missing := _missing_tables(database):
+        raise CannotTell(f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing, see tables")
 
 
-@of_database
-def tables(database: Database, facts: Facts) -> Iterator[Finding]:
+def tables(database: Database, facts: Facts) -> Look:
     if missing := _missing_tables(database):
         yield failure(f"missing: {', '.join(missing)}", BRING_BACK)
-    else:
-        yield ok(f"{', '.join(database.tables)} in {database.place}")
+    return f"{', '.join(database.tables)} in {database.place}"
 
 
 def wrong_columns(name: str, there: dict[str, Column]) -> Iterator[str]:
@@ -74,8 +57,7 @@ def _tells_apart(column: str, collation: str) -> bool:
     return collation.endswith("_bin")
 
 
-@of_database
-def schema(database: Database, facts: Facts) -> Iterator[Finding]:
+def schema(database: Database, facts: Facts) -> Look:
     found = [line for name, columns in database.tables.items() for line in wrong_columns(name, dict(columns))]
     newer = [line for line in found if line.endswith("is not known here")]
     wrong = [line for line in found if line not in newer]
@@ -86,14 +68,11 @@ def schema(database: Database, facts: Facts) -> Iterator[Finding]:
     if newer:
         cure = "upgrade flask-langpont-session on this host; or drop the column, if it is not a newer release's"
         yield warning("; ".join(newer), cure)
-    if missing := _missing_tables(database):
-        yield _incomplete(missing)
-    elif not found:
-        yield ok(f"version {version[1:].lstrip('0')}")
+    _want_all_tables(database)
+    return f"version {version[1:].lstrip('0')}"
 
 
-@of_database
-def indexes(database: Database, facts: Facts) -> Iterator[Finding]:
+def indexes(database: Database, facts: Facts) -> Look:
     wanted = [
         index
         for name, table in sql.METADATA.tables.items()
@@ -104,10 +83,8 @@ def indexes(database: Database, facts: Facts) -> Iterator[Finding]:
     if wanted:
         cure = "; ".join(str(CreateIndex(index)).strip() for index in wanted)
         yield warning(f"missing: {', '.join(str(index.name) for index in wanted)}", cure)
-    if missing := _missing_tables(database):
-        yield _incomplete(missing)
-    elif not wanted:
-        yield ok("all there")
+    _want_all_tables(database)
+    return "all there"
 
 
 def _serves(wanted: tuple[str, ...], there: frozenset[tuple[str, ...]]) -> bool:
@@ -115,43 +92,32 @@ def _serves(wanted: tuple[str, ...], there: frozenset[tuple[str, ...]]) -> bool:
     return any(columns[: len(wanted)] == wanted for columns in there)
 
 
-@of_database
-def database_writes(database: Database, facts: Facts) -> Iterator[Finding]:
-    refusal = database.refusal
-    if refusal is None:
-        yield ok("it takes writes")
-    elif refusal.error_class is ErrorClass.NO_TABLES:
-        yield Finding(Outcome.SKIPPED, refusal.cause)
-    else:
+def database_writes(database: Database, facts: Facts) -> Look:
+    if refusal := database.refusal:
+        if refusal.error_class is ErrorClass.NO_TABLES:
+            raise CannotTell(refusal.cause)
         cure = cause_of(refusal, database.file.path if database.file else None)
         yield failure(f"it takes no writes: {refusal.why}; sign-ins are refused (503)", str(cure))
+    return "it takes writes"
 
 
-@of_database
-def database_rights(database: Database, facts: Facts) -> Iterator[Finding]:
-    missing = known(database.missing)
-    if missing:
+def database_rights(database: Database, facts: Facts) -> Look:
+    if missing := known(database.missing):
         cure = "GRANT SELECT, INSERT, UPDATE, DELETE ON langpont_sessions, langpont_users TO the user"
         yield failure(f"its user lacks {', '.join(missing)}", cure)
-    else:
-        yield ok("its user may do what is needed")
+    return "its user may do what is needed"
 
 
-@of_database
-def database_tls(database: Database, facts: Facts) -> Iterator[Finding]:
+def database_tls(database: Database, facts: Facts) -> Look:
     if database.backend == "sqlite":
-        yield ok("a file of this host")
-        return
+        return "a file of this host"
     how = "?sslmode=verify-full&sslrootcert=…" if database.backend == "postgresql" else "the driver's ssl_… options"
     cure = f"{how} in {PREFIX}DATABASE_URL"
-    yield from transport_findings(known(database.transport), cure, cure)
+    return (yield from transport_findings(known(database.transport), cure, cure))
 
 
-@of_database
-def lost_commits(database: Database, facts: Facts) -> Iterator[Finding]:
-    lost = known(facts.lost_commits)
-    if lost:
+def lost_commits(database: Database, facts: Facts) -> Look:
+    if lost := known(facts.lost_commits):
         cure = "docs/operations.md, database-went-back; running workers tell it again"
         yield failure(f"it lacks {lost} revocations that this host had told it", cure)
-    else:
-        yield ok("it has what this host has told it")
+    return "it has what this host has told it"

@@ -5,17 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence, Set
 from pathlib import Path
+from typing import Any
 
 from flask import Flask
 
 from ...policy.categories import AUTH
 from ...policy.errors import StoreError
+from ...policy.health import DATABASE
 from ...policy.leases import INCIDENT_MARGIN_MS
 from ...stores.backend import Backend
 from ...stores.hosts import HostWord, HostWords
 from ...stores.sql.tables import METADATA
-from .facts import Application, Database, Facts
-from .findings import DATABASE, SERVERS, Unknown
+from .facts import SERVERS, Database, Facts
+from .findings import Unknown
 from .read_database import read_database
 from .read_host import read_host
 from .read_redis import PATIENCE, read_servers
@@ -24,49 +26,31 @@ _PAGE = 200
 _MOST_SESSIONS, _TODAY_MS = 50, 86_400_000
 
 
-_NOT_ASKED = Unknown("it was not asked")
-
-
 def read(app: Flask, backend: Backend, needs: Set[str]) -> Facts:
     """Return the facts about an application. Leaves nothing on the servers, and makes no file.
 
     :param needs: those of :class:`.Check`; nothing else is asked.
     """
-    settings = backend.settings
-    application = Application(
-        settings=settings,
-        config={**app.config, "SECRET_KEY": app.secret_key or ""},
-        is_debug=app.debug,
-        is_testing=app.testing,
-        at=time.time(),
-    )
-    host = read_host(Path(settings.journal) if settings.journal else None, settings.journal_max_bytes)
-    servers = read_servers(backend) if SERVERS in needs else {}
-    database: Database | Unknown = _NOT_ASKED
-    if DATABASE in needs:
-        database = read_database(backend.database)
-    lost_commits: int | Unknown = _NOT_ASKED
-    unclaimed: frozenset[str] | Unknown = _NOT_ASKED
-    if DATABASE in needs and not isinstance(database, Unknown):
-        lost_commits = _lost_commits(backend) if host.journal is not None and host.journal.is_there else 0
-        if SERVERS in needs and len(database.tables) == len(METADATA.tables):
-            unclaimed = _unclaimed(backend)
-    hosts: Sequence[HostWord] | Unknown = _NOT_ASKED
+    settings, found = backend.settings, dict[str, Any]()
+    host = read_host(Path(settings.journal) if settings.journal else None)
     if SERVERS in needs:
-        try:
-            hosts = HostWords(backend.primary).read()
-        except StoreError as error:
-            hosts = Unknown(f"what hosts have left in Redis cannot be read: {error}")
-    return Facts(
-        application=application,
-        servers=servers,
-        homeless=backend.primary.homeless,
-        database=database,
-        host=host,
-        lost_commits=lost_commits,
-        unclaimed=unclaimed,
-        hosts=hosts,
-    )
+        found = {"servers": read_servers(backend), "hosts": _hosts(backend), "homeless": backend.primary.homeless}
+    if DATABASE in needs:
+        database = found["database"] = read_database(backend.database)
+        if isinstance(database, Database):
+            is_there = host.journal is not None and host.journal.is_there
+            found["lost_commits"] = _lost_commits(backend) if is_there else 0
+            if SERVERS in needs and len(database.tables) == len(METADATA.tables):
+                found["unclaimed"] = _unclaimed(backend)
+    config = {**app.config, "SECRET_KEY": app.secret_key or ""}
+    return Facts(settings=settings, config=config, at=time.time(), host=host, **found)
+
+
+def _hosts(backend: Backend) -> Sequence[HostWord] | Unknown:
+    try:
+        return HostWords(backend.primary).read()
+    except StoreError as error:
+        return Unknown(f"what hosts have left in Redis cannot be read: {error}")
 
 
 def _unclaimed(backend: Backend) -> frozenset[str] | Unknown:

@@ -40,25 +40,6 @@ class Transport(NamedTuple):
     has_credentials: bool
 
 
-# -- the application ---------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class Application:
-    """The configuration.
-
-    :param settings: of this package.
-    :param config: Flask's, with the key by which the application signs.
-    :param at: when it was read, seconds since 1970.
-    """
-
-    settings: Settings = field(repr=False)
-    config: Mapping[str, Any] = field(repr=False)
-    is_debug: bool
-    is_testing: bool
-    at: float
-
-
 # -- Redis -------------------------------------------------------------------------------------------------------------
 
 
@@ -155,54 +136,54 @@ class File:
     file_system: str | Unknown
 
 
-class Worker(NamedTuple):
-    """A process of this host that has the journal open.
-
-    :param user: user id.
-    """
-
-    pid: int
-    user: int
-
-
 @dataclass(frozen=True, kw_only=True)
 class Host:
     """This host.
 
     :param user: id of the user that this process has.
     :param journal: the file that is in use; None: kept in memory.
-    :param journal_limit: bytes that its entries may take.
     :param forgotten: of each worker that has said so, how many sessions in use had no room in its memory.
     :param unread: files of the journal that this release cannot use, and why.
+    :param workers: of each process of this host that has the journal open, but for this one, the user id.
     """
 
     user: int
     journal: File | None
-    journal_limit: int
     unread: tuple[tuple[str, str], ...] = ()
     forgotten: tuple[int, ...] = ()
-    workers: tuple[Worker, ...] | Unknown
+    workers: tuple[int, ...] | Unknown
+
+
+SERVERS = "servers"
+"""Facts that are asked for only where a check needs them, and so are those of the database."""
+
+_NOT_ASKED = Unknown("it was not asked")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
     """All facts.
 
+    :param settings: of this package.
+    :param config: Flask's, with the key by which the application signs.
+    :param at: when they were read, seconds since 1970.
     :param servers: store → server, or why it does not answer.
     :param homeless: slots of a cluster that no shard has.
+    :param lost_commits: sessions whose end this host has told the database, and that live there.
     :param unclaimed: session keys that no feature names, of users' sessions that changed today.
     :param hosts: the configurations that workers have told lately, by host.
-    :param lost_commits: sessions whose end this host has told the database, and that live there.
     """
 
-    application: Application
-    servers: Mapping[str, Server | Unknown]
-    homeless: int
-    database: Database | Unknown
+    settings: Settings = field(repr=False)
+    config: Mapping[str, Any] = field(repr=False)
+    at: float
     host: Host
-    lost_commits: int | Unknown
-    unclaimed: frozenset[str] | Unknown = frozenset()
-    hosts: Sequence[HostWord] | Unknown = ()
+    servers: Mapping[str, Server | Unknown] = field(default_factory=dict)
+    homeless: int = 0
+    database: Database | Unknown = _NOT_ASKED
+    lost_commits: int | Unknown = _NOT_ASKED
+    unclaimed: frozenset[str] | Unknown = _NOT_ASKED
+    hosts: Sequence[HostWord] | Unknown = _NOT_ASKED
 
     @property
     def stores(self) -> Mapping[str, Server | Database | Unknown]:

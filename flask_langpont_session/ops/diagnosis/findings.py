@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from ...policy.errors import ErrorClass, StoreError
-
-if TYPE_CHECKING:
-    from .facts import Facts
 
 T = TypeVar("T")
 
@@ -22,12 +19,6 @@ class Outcome(StrEnum):
     SKIPPED = "skipped"
     WARNING = "warning"
     FAILURE = "failure"
-
-
-def worst(outcomes: Iterable[Outcome]) -> Outcome:
-    """Return the worst of some outcomes."""
-    order = list(Outcome)
-    return max(outcomes, key=order.index, default=Outcome.SKIPPED)
 
 
 class Finding(NamedTuple):
@@ -91,33 +82,18 @@ def known(fact: T | Unknown) -> T:
     return fact
 
 
-def guarded(findings: Iterable[Finding]) -> Iterator[Finding]:
-    """Yield the findings of a check; where it needs a fact that is not known, the one that it was skipped."""
+Look = Generator[Finding, None, str]
+"""A check at work: yields what it finds, and returns a sentence about what is well, for where it finds nothing."""
+
+
+def findings_of(look: Look) -> list[Finding]:
+    """Return what a check finds, or that all is well; where it needs a fact that is not known, also that it was
+    skipped."""
+    found: list[Finding] = []
     try:
-        yield from findings
+        while True:
+            found.append(next(look))
+    except StopIteration as end:
+        return found or [ok(end.value)]
     except CannotTell as reason:
-        yield Finding(Outcome.SKIPPED, str(reason))
-
-
-SERVERS, DATABASE = "servers", "database"
-"""Facts that are asked for only where a check needs them."""
-
-
-class Check(NamedTuple):
-    """A check, which has the name of its function.
-
-    :param look: pure: the same facts, the same findings. One at least.
-    :param looks_at: what it looks at, and what is wrong there; for the documentation.
-    :param why: why it matters: a sentence.
-    :param needs: whatever has to be asked for it: :data:`SERVERS`, :data:`DATABASE`.
-    """
-
-    look: Callable[[Facts], Iterable[Finding]]
-    looks_at: str
-    why: str
-    needs: tuple[str, ...] = ()
-
-    @property
-    def name(self) -> str:
-        """Return the name as people write it."""
-        return self.look.__name__.replace("_", "-")
+        return [*found, Finding(Outcome.SKIPPED, str(reason))]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ...config.checks import PREFIX
 from .facts import Facts, File
-from .findings import Finding, Outcome, failure, known, ok, warning
+from .findings import CannotTell, Finding, Look, failure, known, warning
 
 NETWORKED = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "fuse.sshfs", "fuse.glusterfs"}
@@ -25,30 +25,32 @@ LEAST_FREE = 67_108_864
 FULL = 0.8
 """The share of JOURNAL_MAX_BYTES above which the journal is nearly full."""
 
-_IN_MEMORY = "JOURNAL is None"
+
+def _journal(facts: Facts) -> File:
+    if facts.host.journal is None:
+        raise CannotTell("JOURNAL is None")
+    return facts.host.journal
 
 
-def journal_file(facts: Facts) -> Iterator[Finding]:
-    host, file = facts.host, facts.host.journal
+def journal_file(facts: Facts) -> Look:
+    host, file, limit = facts.host, facts.host.journal, facts.settings.journal_max_bytes
     if file is None:
         yield warning(
             "JOURNAL is None: what waits in an outage, sign-outs too, ends with its process",
             f"set {PREFIX}JOURNAL to a file on the host's own disk",
         )
-        return
-    found = []
+        return ""
     if not file.is_absolute:
         cure = f"write its whole path in {PREFIX}JOURNAL"
-        found.append(warning("its path depends on the folder in which a process is started", cure))
-    found += _owners(file, host.user)
-    if file.size > host.journal_limit * FULL:
+        yield warning("its path depends on the folder in which a process is started", cure)
+    yield from _owners(file, host.user)
+    if file.size > limit * FULL:
         cure = f"`flask langpont journal`; bring back what is away, or raise {PREFIX}JOURNAL_MAX_BYTES"
-        found.append(warning(f"{file.size} bytes, of {host.journal_limit} that its entries may take", cure))
+        yield warning(f"{file.size} bytes, of {limit} that its entries may take", cure)
     for path, why in host.unread:
         cure = "`flask langpont journal --archive` renames it; what waits in it is for the release that wrote it"
-        found.append(warning(f"{path} is not used: {why}", cure))
-    size = f"{file.size} bytes" if file.is_there else "not made yet"
-    yield from found or [ok(f"{file.path}, {size}, of this user alone")]
+        yield warning(f"{path} is not used: {why}", cure)
+    return f"{file.path}, {f'{file.size} bytes' if file.is_there else 'not made yet'}, of this user alone"
 
 
 def _owners(file: File, user: int) -> Iterator[Finding]:
@@ -65,12 +67,9 @@ def _owners(file: File, user: int) -> Iterator[Finding]:
         yield warning(f"other users may exchange it: its folder has mode {file.folder_mode:04o}", cure)
 
 
-def journal_disk(facts: Facts) -> Iterator[Finding]:
-    file = facts.host.journal
-    if file is None:
-        yield Finding(Outcome.SKIPPED, _IN_MEMORY)
-        return
-    kind = known(file.file_system)
+def journal_disk(facts: Facts) -> Look:
+    file = _journal(facts)
+    kind, free = known(file.file_system), f"{file.free // 1_048_576} MB are free"
     if kind in NETWORKED:
         yield failure(
             f"it is on {kind}: SQLite's log does not work there",
@@ -79,39 +78,30 @@ def journal_disk(facts: Facts) -> Iterator[Finding]:
     elif kind in PASSING:
         yield warning(PASSING[kind], f"set {PREFIX}JOURNAL to a file on a disk or volume that outlives it")
     if file.free < LEAST_FREE:
-        yield failure(f"{file.free // 1_048_576} MB are free", "make room; without it what waits is lost")
-    elif file.free < facts.host.journal_limit:
+        yield failure(free, "make room; without it what waits is lost")
+    elif file.free < facts.settings.journal_max_bytes:
         cure = f"make room, or lower {PREFIX}JOURNAL_MAX_BYTES"
-        yield warning(f"{file.free // 1_048_576} MB are free, less than JOURNAL_MAX_BYTES", cure)
-    elif kind not in NETWORKED and kind not in PASSING:
-        yield ok(f"{kind}, {file.free // 1_048_576} MB are free")
+        yield warning(f"{free}, less than JOURNAL_MAX_BYTES", cure)
+    return f"{kind}, {free}"
 
 
-def journal_workers(facts: Facts) -> Iterator[Finding]:
-    if facts.host.journal is None:
-        yield Finding(Outcome.SKIPPED, _IN_MEMORY)
-        return
+def journal_workers(facts: Facts) -> Look:
+    _journal(facts)
     workers = known(facts.host.workers)
-    users = {worker.user for worker in workers}
     if not workers:
-        yield Finding(
-            Outcome.SKIPPED, "no process that can be seen has it open: no worker runs, or none has served a request yet"
-        )
-    elif users != {facts.host.user}:
+        raise CannotTell("no process that can be seen has it open: no worker runs, or none has served a request yet")
+    if (users := sorted(set(workers))) != [facts.host.user]:
         cure = "run all workers and commands as one user"
-        yield failure(f"processes of users {', '.join(map(str, sorted(users)))} have it open", cure)
-    else:
-        yield ok(f"{len(workers)} processes share it" if len(workers) > 1 else "one process has it open")
+        yield failure(f"processes of users {', '.join(map(str, users))} have it open", cure)
+    return f"{len(workers)} processes share it" if len(workers) > 1 else "one process has it open"
 
 
-def memory(facts: Facts) -> Iterator[Finding]:
-    if facts.host.journal is None:
-        yield Finding(Outcome.SKIPPED, _IN_MEMORY)
-    elif forgotten := [number for number in facts.host.forgotten if number]:
+def memory(facts: Facts) -> Look:
+    _journal(facts)
+    if forgotten := [number for number in facts.host.forgotten if number]:
         yield warning(
             f"{len(forgotten)} processes had no room for {sum(forgotten)} sessions that were in use: in an outage they "
             "are shown less, and each has to be read again",
             f"raise {PREFIX}MEMORY_BYTES: it takes about 3,000 bytes for each session of 1 KB that is in use",
         )
-    else:
-        yield ok("no session in use had to go for want of room, as far as workers have said")
+    return "no session in use had to go for want of room, as far as workers have said"

@@ -145,12 +145,9 @@ class _DatabaseReader:
 
     # -- connections ---------------------------------------------------------------------------------------------
 
-    def _driver_connection(self) -> Any:
-        with self._store.connections.reading() as connection:
-            return connection.connection.driver_connection
-
     def _transport(self) -> Transport | Unknown:
-        connection = self._driver_connection()
+        with self._store.connections.reading() as lent:
+            connection = lent.connection.driver_connection
         if self._backend == "postgresql":
             return _libpq(connection)
         if self._backend != "mysql":

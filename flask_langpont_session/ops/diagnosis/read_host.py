@@ -11,25 +11,23 @@ from ...policy.errors import StoreError
 from ...stores.host.commit_counter import counter_path
 from ...stores.host.forms import path_of, unread
 from ...stores.host.presence import FORGOTTEN, Presence, parts_of
-from .facts import File, Host, Worker
+from .facts import File, Host
 from .findings import Unknown
 
-_NOT_LINUX = "only Linux tells which processes have a file open"
 
-
-def read_host(journal: Path | None, limit: int) -> Host:
+def read_host(journal: Path | None) -> Host:
     """Return the journal, and the workers that share it.
 
     :param journal: as the settings name it.
-    :param limit: JOURNAL_MAX_BYTES.
     """
+    if journal is None:
+        return Host(user=os.geteuid(), journal=None, workers=())
     return Host(
         user=os.geteuid(),
-        journal=None if journal is None else file_at(path_of(journal)),
-        journal_limit=limit,
-        unread=() if journal is None else tuple((str(path), why) for path, why in unread(journal)),
-        forgotten=() if journal is None else said_by_workers(journal, FORGOTTEN),
-        workers=() if journal is None else workers_of(journal),
+        journal=file_at(path_of(journal)),
+        unread=tuple((str(path), why) for path, why in unread(journal)),
+        forgotten=said_by_workers(journal, FORGOTTEN),
+        workers=workers_of(journal),
     )
 
 
@@ -76,16 +74,15 @@ def file_system_of(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) ->
 # -- processes ---------------------------------------------------------------------------------------------------------
 
 
-def workers_of(journal: Path, processes: Path = Path("/proc")) -> tuple[Worker, ...] | Unknown:
-    """Return the processes that have the journal open, but for this one, as far as this user may see."""
+def workers_of(journal: Path, processes: Path = Path("/proc")) -> tuple[int, ...] | Unknown:
+    """Return the users of the processes that have the journal open, but for this one, as far as this one may see."""
     if not (processes / "self" / "fd").exists():
-        return Unknown(_NOT_LINUX)
+        return Unknown("only Linux tells which processes have a file open")
     paths, found = {str(path.resolve()) for path in (path_of(journal), counter_path(journal))}, []
     for name in os.listdir(processes):
         if name.isdecimal() and int(name) != os.getpid() and _has_open(f"{processes}/{name}/fd", paths):
-            process = processes / name
             with suppress(OSError):
-                found.append(Worker(int(process.name), process.stat().st_uid))
+                found.append((processes / name).stat().st_uid)
     return tuple(sorted(found))
 
 

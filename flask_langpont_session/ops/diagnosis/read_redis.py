@@ -9,7 +9,6 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from typing import Any
 
 from ...policy.errors import ErrorClass, StoreError, shard_of
@@ -42,75 +41,60 @@ def _read(backend: Backend, name: str) -> Server | Unknown:
         endpoint = backend.endpoint(name)
         # What this host knows of the servers is the workers' business, and a file that is made would be this user's.
         with endpoint.server_identity.alone():
-            return _ServerReader(backend, endpoint).server()
+            return _server(backend, endpoint)
     except StoreError as error:
         return Unknown(str(error), error)
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         return Unknown(f"{name}: what it answers is not understood ({type(error).__name__})")
 
 
-class _ServerReader:
-    """The reader of one server that answers.
+def _server(backend: Backend, endpoint: Endpoint) -> Server:
+    """Return a server that answers.
 
-    :raises StoreError: anywhere; it does not.
+    :raises StoreError: it does not.
     :raises ValueError: or the like: what it answers is not what a server of Redis or Valkey would.
     """
+    took, clock = quickest(lambda: endpoint.time_ms(timeout=PATIENCE) / 1000)
+    [info], [user] = _ask(endpoint, ("INFO",)), _ask(endpoint, ("ACL", "WHOAMI"))
+    began = time.perf_counter()
+    try:
+        connection = endpoint.link.beside(PATIENCE)
+    except Exception as error:
+        raise endpoint.link.translated(error, sent=False, greeting=True) from None
+    connecting = time.perf_counter() - began
+    try:
+        transport = transport_of(connection)
+        user_name = _name(user) or getattr(connection, "username", None) or Unknown("it may not ask for its name")
+    finally:
+        connection.disconnect()
+    return Server(
+        name=endpoint.name,
+        took=took,
+        connecting=connecting,
+        clock=clock,
+        transport=transport,
+        info=info_of(info),
+        user=user_name,
+        missing=_missing(endpoint, bool(backend.settings.metrics)),
+        near=why_no_near_cache(backend, endpoint),
+    )
 
-    def __init__(self, backend: Backend, endpoint: Endpoint) -> None:
-        self._backend, self._settings = backend, backend.settings
-        self._is_cluster = bool(shard_of(endpoint.name))
-        self._endpoint = endpoint
 
-    def server(self) -> Server:
-        took, clock = quickest(lambda: self._endpoint.time_ms(timeout=PATIENCE) / 1000)
-        [info] = self._ask(("INFO",))
-        [user] = self._ask(("ACL", "WHOAMI"))
-        began = time.perf_counter()
-        with ExitStack() as ends:
-            connection = self._connect(ends)
-            connecting = time.perf_counter() - began
-            transport = transport_of(connection)
-            user_name = _name(user) or getattr(connection, "username", None) or Unknown("it may not ask for its name")
-        return Server(
-            name=self._endpoint.name,
-            took=took,
-            connecting=connecting,
-            clock=clock,
-            transport=transport,
-            info=info_of(info),
-            user=user_name,
-            missing=self._missing(),
-            near=why_no_near_cache(self._backend, self._endpoint),
-        )
+def _ask(endpoint: Endpoint, *questions: rights.Question) -> list[Any]:
+    """Return the replies; an error of the server stands in the place of its reply."""
+    commands = [plain(*question, fits=lambda reply: True) for question in questions]
+    return endpoint.link.run(commands, PATIENCE, refusals=True)
 
-    def _ask(self, *questions: rights.Question) -> list[Any]:
-        """Return the replies; an error of the server stands in the place of its reply."""
-        commands = [plain(*question, fits=_anything) for question in questions]
-        return self._endpoint.link.run(commands, PATIENCE, refusals=True)
 
-    @property
-    def _key(self) -> str:
-        """Return a key of this package that does not exist, in a slot of this server."""
-        return f"{self._endpoint.canary_key}:doctor"
-
-    def _missing(self) -> tuple[str, ...]:
-        needed = rights.needed(metrics=bool(self._settings.metrics), cluster=self._is_cluster)
-        replies = self._ask(*rights.asked(needed, self._key))
-        missing = []
-        for right, reply in zip(needed, replies, strict=True):
-            if _is_refused(reply):
-                cause = translate(self._endpoint.name, reply).cause
-                missing.append(rights.KEYS if "right: to keys" in cause else right)
-        return tuple(dict.fromkeys(missing))
-
-    def _connect(self, ends: ExitStack) -> Any:
-        """Return a connection beside the pool, for as long as `ends` lasts."""
-        try:
-            connection = self._endpoint.link.beside(PATIENCE)
-        except Exception as error:
-            raise self._endpoint.link.translated(error, sent=False, greeting=True) from None
-        ends.callback(connection.disconnect)
-        return connection
+def _missing(endpoint: Endpoint, metrics: bool) -> tuple[str, ...]:
+    needed = rights.needed(metrics=metrics, cluster=bool(shard_of(endpoint.name)))
+    key = f"{endpoint.canary_key}:doctor"  # of this package, in a slot of this server; it does not exist
+    missing = []
+    for right, reply in zip(needed, _ask(endpoint, *rights.asked(needed, key)), strict=True):
+        if _is_refused(reply):
+            cause = translate(endpoint.name, reply).cause
+            missing.append(rights.KEYS if "right: to keys" in cause else right)
+    return tuple(dict.fromkeys(missing))
 
 
 def why_no_near_cache(backend: Backend, endpoint: Endpoint) -> str | None:
@@ -155,10 +139,6 @@ def transport_of(connection: Any) -> Transport | Unknown:
 def _address(name: Any) -> str:
     """Return the host of a socket's name; empty for a Unix socket."""
     return str(name[0]) if isinstance(name, tuple) else ""
-
-
-def _anything(reply: Any) -> bool:
-    return True
 
 
 def _is_refused(reply: Any) -> bool:

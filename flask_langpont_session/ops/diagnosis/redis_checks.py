@@ -2,38 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from functools import wraps
+from collections.abc import Mapping
 
 from ...config.checks import PREFIX
 from ...policy.causes import MORE_MEMORY, PROMOTE
-from ...policy.errors import role_of, shard_of
-from ...policy.health import PRIMARY, REPLICA
+from ...policy.errors import shard_of
+from ...policy.health import PRIMARY
 from .facts import Facts, Server, Transport
-from .findings import CannotTell, Finding, Outcome, Unknown, failure, guarded, known, ok, warning
+from .findings import CannotTell, Look, failure, known, warning
 from .rights import KEYS
-
-Look = Callable[[Server, Facts], Iterator[Finding]]
-
-
-def of_each(*roles: str) -> Callable[[Look], Callable[[Facts], Iterator[Finding]]]:
-    """Wrap a check of one server so that it looks at all servers of some roles."""
-
-    def of_all(look: Look) -> Callable[[Facts], Iterator[Finding]]:
-        @wraps(look)
-        def looks(facts: Facts) -> Iterator[Finding]:
-            asked = {name: server for name, server in facts.servers.items() if role_of(name) in roles}
-            for name, server in asked.items():
-                if isinstance(server, Unknown):
-                    yield Finding(Outcome.SKIPPED, server.of_store, subject=name)
-                else:
-                    yield from (found._replace(subject=name) for found in guarded(look(server, facts)))
-            if not asked:
-                yield Finding(Outcome.OK, "there is none")
-
-        return looks
-
-    return of_all
 
 
 def _text(info: Mapping[str, str], name: str) -> str:
@@ -52,11 +29,11 @@ def _number(info: Mapping[str, str], name: str) -> int:
 # -- transport ---------------------------------------------------------------------------------------------------------
 
 
-def transport_findings(it: Transport, plain_cure: str, trust_cure: str) -> Iterator[Finding]:
-    """Yield the findings about a connection to any store."""
+def transport_findings(it: Transport, plain_cure: str, trust_cure: str) -> Look:
+    """Look at a connection to any store."""
     if it.is_local:
-        yield ok(f"{'TLS' if it.is_encrypted else 'without TLS'}, on this host")
-    elif not it.is_encrypted and it.has_credentials:
+        return f"{'TLS' if it.is_encrypted else 'without TLS'}, on this host"
+    if not it.is_encrypted and it.has_credentials:
         yield failure("a password goes over the network without TLS", plain_cure)
     elif not it.is_encrypted:
         yield warning("all data of sessions goes over the network without TLS", plain_cure)
@@ -64,32 +41,26 @@ def transport_findings(it: Transport, plain_cure: str, trust_cure: str) -> Itera
         yield warning("TLS, but any certificate is accepted", trust_cure)
     elif not known(it.checks_name):
         yield warning("TLS, but the certificate may be of any host", trust_cure)
-    else:
-        yield ok("TLS; the certificate must be trusted and name the host")
+    return "TLS; the certificate must be trusted and name the host"
 
 
-@of_each(PRIMARY, REPLICA)
-def redis_tls(server: Server, facts: Facts) -> Iterator[Finding]:
-    yield from transport_findings(
-        known(server.transport),
-        f"write rediss:// in place of redis:// in {PREFIX}REDIS_URL and {PREFIX}REPLICA_URL",
-        "leave ssl_cert_reqs and ssl_check_hostname of the client as they come",
-    )
+def redis_tls(server: Server, facts: Facts) -> Look:
+    plain_cure = f"write rediss:// in place of redis:// in {PREFIX}REDIS_URL and {PREFIX}REPLICA_URL"
+    trust_cure = "leave ssl_cert_reqs and ssl_check_hostname of the client as they come"
+    return (yield from transport_findings(known(server.transport), plain_cure, trust_cure))
 
 
 # -- roles ---------------------------------------------------------------------------------------------
 
 
-@of_each(PRIMARY)
-def write_endpoint(server: Server, facts: Facts) -> Iterator[Finding]:
+def write_endpoint(server: Server, facts: Facts) -> Look:
     info = known(server.info)
     if _text(info, "role") != "master":
         found = f"it is a replica{_of_which(info)}: it refuses all writes"
         yield failure(found, PROMOTE.format(setting=f"{PREFIX}REDIS_URL"))
     elif info.get("loading") == "1":
         yield failure("it is still reading its data from the disk", "wait; INFO persistence says how far it is")
-    else:
-        yield ok("it is a primary")
+    return "it is a primary"
 
 
 def _of_which(info: Mapping[str, str]) -> str:
@@ -100,8 +71,7 @@ def _of_which(info: Mapping[str, str]) -> str:
 IS_PRIMARY = "it is a primary itself: at level 1 users would be shown another server's data"
 
 
-@of_each(REPLICA)
-def replica(server: Server, facts: Facts) -> Iterator[Finding]:
+def replica(server: Server, facts: Facts) -> Look:
     """Check that a replica is one of this primary."""
     info = known(server.info)
     primary = facts.servers.get(f"{PRIMARY}{shard_of(server.name)}")
@@ -116,13 +86,13 @@ def replica(server: Server, facts: Facts) -> Iterator[Finding]:
             "it does not follow its primary: what it shows grows old",
             "INFO replication on the replica; its way to the primary, `masterauth`, and the primary's backlog",
         )
-    elif _text(info, "master_replid") == _text(theirs, "master_replid"):
-        yield ok("it has the primary's history")
-    elif _text(info, "role") == "master":
-        yield failure(IS_PRIMARY, f"have {PREFIX}REPLICA_URL name the reader endpoint, or leave it out")
-    else:
-        found = "it follows another primary, or has not begun to follow this one"
-        yield failure(found, f"have {PREFIX}REPLICA_URL name a replica of {PREFIX}REDIS_URL")
+    elif _text(info, "master_replid") != _text(theirs, "master_replid"):
+        if _text(info, "role") == "master":
+            yield failure(IS_PRIMARY, f"have {PREFIX}REPLICA_URL name the reader endpoint, or leave it out")
+        else:
+            found = "it follows another primary, or has not begun to follow this one"
+            yield failure(found, f"have {PREFIX}REPLICA_URL name a replica of {PREFIX}REDIS_URL")
+    return "it has the primary's history"
 
 
 # -- rights ------------------------------------------------------------------------------------------------------------
@@ -131,18 +101,16 @@ MINOR = frozenset({"info", "client|tracking", "asking", "cluster|info"})
 """Rights without which all works, only slower or less surely."""
 
 
-@of_each(PRIMARY, REPLICA)
-def redis_rights(server: Server, facts: Facts) -> Iterator[Finding]:
-    prefix = facts.application.settings.key_prefix
+def redis_rights(server: Server, facts: Facts) -> Look:
+    prefix = facts.settings.key_prefix
     user, name = (server.user,) * 2 if isinstance(server.user, str) else ("its user", "USER")
-    found = []
     if KEYS in server.missing:
-        found.append(failure(f"{user} may not use keys that begin with {prefix}:", f"ACL SETUSER {name} ~{prefix}:*"))
+        yield failure(f"{user} may not use keys that begin with {prefix}:", f"ACL SETUSER {name} ~{prefix}:*")
     for say, is_minor in ((failure, False), (warning, True)):
         missing = " ".join(f"+{right}" for right in server.missing if right != KEYS and (right in MINOR) is is_minor)
         if missing:
-            found.append(say(f"{user} lacks {missing}", f"ACL SETUSER {name} {missing}"))
-    yield from found or [ok(f"{user} may do what is needed")]
+            yield say(f"{user} lacks {missing}", f"ACL SETUSER {name} {missing}")
+    return f"{user} may do what is needed"
 
 
 # -- memory and disk ---------------------------------------------------------------------------------------------------
@@ -152,8 +120,7 @@ FULL = 0.85
 """The share of maxmemory above which a server is nearly full; as the alarm `Memory` has it."""
 
 
-@of_each(PRIMARY)
-def eviction(server: Server, facts: Facts) -> Iterator[Finding]:
+def eviction(server: Server, facts: Facts) -> Look:
     info = known(server.info)
     policy, most, used = _text(info, "maxmemory_policy"), _number(info, "maxmemory"), _number(info, "used_memory")
     evicted = _number(info, "evicted_keys")
@@ -162,51 +129,43 @@ def eviction(server: Server, facts: Facts) -> Iterator[Finding]:
     if most and used - buffers > most:
         found = f"its memory is full, and it refuses writes: {used} of {most} bytes of maxmemory are used ({policy})"
         yield failure(found, MORE_MEMORY)
-        return
-    yield from _evicting(policy, most, used, evicted)
+        return ""
+    return (yield from _evicting(policy, most, used, evicted))
 
 
-def _evicting(policy: str, most: int, used: int, evicted: int) -> Iterator[Finding]:
-    found = []
+def _evicting(policy: str, most: int, used: int, evicted: int) -> Look:
     if policy not in GOOD_POLICIES:
-        found.append(
-            warning(
-                f"maxmemory-policy is {policy}: it also removes what shows that data was lost, and sessions in use",
-                "CONFIG SET maxmemory-policy volatile-lru (of ElastiCache: in the parameter group)",
-            )
+        yield warning(
+            f"maxmemory-policy is {policy}: it also removes what shows that data was lost, and sessions in use",
+            "CONFIG SET maxmemory-policy volatile-lru (of ElastiCache: in the parameter group)",
         )
     if evicted:
         cure = "a larger maxmemory or node, or shorter IDLE_TIMEOUT and TTLs of categories"
-        found.append(warning(f"{evicted} keys were removed since its start, because memory was full", cure))
-    if most and used > most * FULL:
-        cure = "a larger maxmemory or node; see the alarm Memory in docs/operations.md"
-        found.append(warning(f"{used * 100 // most} % of maxmemory is used", cure))
+        yield warning(f"{evicted} keys were removed since its start, because memory was full", cure)
     limit = f"{used * 100 // most} % of maxmemory is used" if most else "no maxmemory"
-    yield from found or [ok(f"{policy}, {limit}, no key was removed")]
+    if most and used > most * FULL:
+        yield warning(limit, "a larger maxmemory or node; see the alarm Memory in docs/operations.md")
+    return f"{policy}, {limit}, no key was removed"
 
 
-@of_each(PRIMARY)
-def persistence(server: Server, facts: Facts) -> Iterator[Finding]:
+def persistence(server: Server, facts: Facts) -> Look:
     info = known(server.info)
     for name, what in (("rdb_last_bgsave_status", "snapshot"), ("aof_last_write_status", "append-only file")):
         if info.get(name, "ok") != "ok":
             cure = "make room on the server's disk, and look at its log; it may refuse all writes meanwhile"
             yield failure(f"the last {what} could not be written", cure)
-            return
+            return ""
     replicas = _number(info, "connected_slaves")
-    if _number(info, "aof_enabled") or replicas:
-        yield ok("append-only file" if _number(info, "aof_enabled") else f"{replicas} replicas have its data, too")
-    else:
+    if _number(info, "aof_enabled"):
+        return "append-only file"
+    if not replicas:
         found = "no append-only file and no replica: a restart loses at least what is newer than the last snapshot"
         yield warning(found, "CONFIG SET appendonly yes, or a replica")
+    return f"{replicas} replicas have its data, too"
 
 
-@of_each(PRIMARY)
-def near_cache(server: Server, facts: Facts) -> Iterator[Finding]:
-    if server.near is None:
-        yield ok("nothing is kept: MEMORY_BYTES is 0")
-    elif server.near:
+def near_cache(server: Server, facts: Facts) -> Look:
+    if server.near:
         cure = "see the near cache in docs/guarantees.md; nothing is to be done if that is meant"
         yield warning(f"each request asks the server: {server.near}", cure)
-    else:
-        yield ok("there can be one")
+    return "nothing is kept: MEMORY_BYTES is 0" if server.near is None else "there can be one"

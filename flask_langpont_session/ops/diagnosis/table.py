@@ -2,19 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import NamedTuple
 
+from ...policy.errors import role_of
+from ...policy.health import DATABASE, PRIMARY, REPLICA
 from . import application_checks as application
 from . import database_checks as database
 from . import host_checks as host
 from . import redis_checks as redis
-from .facts import Facts
-from .findings import DATABASE, SERVERS, Check, Finding, Outcome, guarded, worst
+from .facts import SERVERS, Facts
+from .findings import Finding, Look, Outcome, Unknown, findings_of
 
-_of_redis = partial(Check, needs=(SERVERS,))
-_of_database = partial(Check, needs=(DATABASE,))
+
+class Check(NamedTuple):
+    """A check, which has the name of its function.
+
+    :param look: pure: the same facts, the same findings. It is given all facts; one of stores each of them before.
+    :param looks_at: what it looks at, and what is wrong there; for the documentation.
+    :param why: why it matters: a sentence.
+    :param needs: whatever has to be asked for it: :data:`SERVERS`, :data:`DATABASE`.
+    :param of: the roles of the stores that it looks at, one by one.
+    """
+
+    look: Callable[..., Look]
+    looks_at: str
+    why: str
+    needs: tuple[str, ...] = ()
+    of: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Return the name as people write it."""
+        return self.look.__name__.replace("_", "-")
+
+    def findings(self, facts: Facts) -> Iterator[Finding]:
+        """Yield all findings, one at least."""
+        if not self.of:
+            yield from findings_of(self.look(facts))
+            return
+        stores = {name: store for name, store in facts.stores.items() if role_of(name) in self.of}
+        for name, store in stores.items():
+            subject = "" if name == DATABASE else name
+            if isinstance(store, Unknown):
+                yield Finding(Outcome.SKIPPED, f"{'' if subject else 'the database '}{store.of_store}", subject=subject)
+            else:
+                yield from (found._replace(subject=subject) for found in findings_of(self.look(store, facts)))
+        if not stores:
+            yield Finding(Outcome.OK, "there is none")
+
+
+_of_primary = partial(Check, needs=(SERVERS,), of=(PRIMARY,))
+_of_replica = partial(Check, needs=(SERVERS,), of=(REPLICA,))
+_of_redis = partial(Check, needs=(SERVERS,), of=(PRIMARY, REPLICA))
+_of_database = partial(Check, needs=(DATABASE,), of=(DATABASE,))
 _of_all_stores = partial(Check, needs=(SERVERS, DATABASE))
 
 CHECKS: tuple[Check, ...] = (
@@ -23,12 +65,12 @@ CHECKS: tuple[Check, ...] = (
         "every store answers; every slot of a cluster has a shard",
         "without a store the application is in an outage, and nothing more can be said of that store",
     ),
-    _of_redis(
+    _of_primary(
         redis.write_endpoint,
         "`REDIS_URL` leads to a primary",
         "a replica refuses every write: the application would stay at level 1",
     ),
-    _of_redis(
+    _of_primary(
         redis.eviction,
         "`maxmemory-policy`, memory in use, keys that were removed",
         "without memory it refuses writes, or removes keys: a loss of data, which may log a visitor out",
@@ -74,17 +116,18 @@ CHECKS: tuple[Check, ...] = (
         "whether workers had no room (`MEMORY_BYTES`) for sessions in use",
         "what a worker does not keep, an outage cannot show, and a Redis that lost its data is not given back",
     ),
-    _of_redis(
+    Check(
         application.hosts,
         "the hosts whose workers use this Redis: `SECRET_KEY` by a keyed digest, names and time limits are the same",
         "a host with another key signs out every user that comes to it from another host",
+        needs=(SERVERS,),
     ),
-    _of_redis(
+    _of_replica(
         redis.replica,
         "`REPLICA_URL` leads to a replica of this primary, and not to the primary itself",
         "at level 1 users are shown what the replica has",
     ),
-    _of_redis(
+    _of_primary(
         redis.persistence,
         "an append-only file or a replica; the last write to the disk was good",
         "a restart must not empty every session's data",
@@ -124,7 +167,7 @@ CHECKS: tuple[Check, ...] = (
         "TLS to a database that is not on this host; certificate and host name are checked",
         "whatever is on the way could read and change which user a session belongs to",
     ),
-    _of_redis(
+    _of_primary(
         redis.near_cache,
         "whether processes of this host can have a near cache, or why not",
         "without it each request that reads the session asks Redis",
@@ -172,9 +215,9 @@ class Result(NamedTuple):
     @property
     def outcome(self) -> Outcome:
         """Return the worst outcome of its findings."""
-        return worst(finding.outcome for finding in self.findings)
+        return max((finding.outcome for finding in self.findings), key=list(Outcome).index)
 
 
 def run(facts: Facts, checks: Iterable[Check] = CHECKS) -> list[Result]:
     """Run checks over the facts."""
-    return [Result(check, tuple(guarded(check.look(facts)))) for check in checks]
+    return [Result(check, tuple(check.findings(facts))) for check in checks]

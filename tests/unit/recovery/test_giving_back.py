@@ -140,9 +140,9 @@ def test_commands_hear_how_many_sessions_had_no_room_in_the_memory_of_each_worke
     one, other = make().looks(), make().looks()
     one.memory.forgotten = 7
     one.go_on()
-    assert sorted(read_host(tmp_path / "journal", 1).forgotten) == [0, 7]
+    assert sorted(read_host(tmp_path / "journal").forgotten) == [0, 7]
     other.end()
-    assert read_host(tmp_path / "journal", 1).forgotten == (7,)
+    assert read_host(tmp_path / "journal").forgotten == (7,)
 
 
 @pytest.mark.parametrize(("shard", "may_lack"), [("", True), (":2", False)])

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from flask_langpont_session.ops.diagnosis import database_checks, redis_checks, table
+from flask_langpont_session.ops.diagnosis import table
 from flask_langpont_session.ops.diagnosis.application_checks import weakness
-from flask_langpont_session.ops.diagnosis.facts import Clock, Column, Facts, Transport, Worker
-from flask_langpont_session.ops.diagnosis.findings import DATABASE, SERVERS, Check, Finding, Outcome, Unknown
-from flask_langpont_session.ops.diagnosis.table import CHECKS, run
+from flask_langpont_session.ops.diagnosis.facts import SERVERS, Clock, Column, Facts, Transport
+from flask_langpont_session.ops.diagnosis.findings import Finding, Outcome, Unknown
+from flask_langpont_session.ops.diagnosis.table import CHECKS, Check, run
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
+from flask_langpont_session.policy.health import DATABASE
 from tests.support.fakes import settings_in
 
 from .told import (
@@ -25,16 +26,15 @@ from .told import (
     NOW,
     columns,
     file,
-    host,
     server,
     with_application,
     with_database,
     with_host,
+    with_host_of,
     with_info,
     with_journal,
     with_primary,
     with_replica,
-    with_workers,
 )
 
 REFUSED = Unknown("its user may not ask that")
@@ -71,7 +71,7 @@ def refusing(error_class: ErrorClass, cause: str, **more: Any) -> Facts:
 def encrypting(*, keys: int = 1, **more: Any) -> Facts:
     more["ENCRYPTION_KEYS"] = [bytes(range(128 + number, 160 + number)).hex() for number in range(keys)]
     settings = settings_in(Path(__file__).with_name("no-files"), **more)
-    return replace(GOOD, application=replace(GOOD.application, settings=settings))
+    return replace(GOOD, settings=settings)
 
 
 def from_now(seconds: float) -> datetime:
@@ -94,8 +94,8 @@ BAD: list[tuple[str, Outcome, Facts, str]] = [
     ("encryption", WARNING, encrypting(ENCRYPTED_CATEGORIES=()), "no category"),
     ("encryption", WARNING, encrypting(ENCRYPTION_SWITCH_OVER=from_now(-1)), "is over"),
     ("encryption", WARNING, encrypting(ENCRYPTION_SWITCH_OVER=from_now(130_000)), "for 1.5 days more"),
-    ("environment", FAILURE, with_application(is_testing=True), "TESTING"),
-    ("environment", WARNING, with_application(is_debug=True), "debug"),
+    ("environment", FAILURE, with_application(TESTING=True), "TESTING"),
+    ("environment", WARNING, with_application(DEBUG=True), "debug"),
     ("grace", WARNING, with_application(local_cache_ttl=60), "signed out after 60 s"),
     ("cookie", FAILURE, cookie(HTTPONLY=False), "scripts"),
     ("cookie", WARNING, cookie(SECURE=False, NAME="session"), "without HTTPS"),
@@ -198,23 +198,23 @@ BAD: list[tuple[str, Outcome, Facts, str]] = [
     ("database-tls", FAILURE, with_database(transport=PLAIN._replace(has_credentials=True)), "a password"),
     ("lost-commits", FAILURE, replace(GOOD, lost_commits=3), "lacks 3 revocations"),
     ("lost-commits", SKIPPED, replace(GOOD, lost_commits=REFUSED), "may not ask"),
-    ("journal-file", WARNING, replace(GOOD, host=host(journal=None)), "JOURNAL is None"),
+    ("journal-file", WARNING, with_host_of(journal=None), "JOURNAL is None"),
     ("journal-file", WARNING, with_journal(is_absolute=False), "depends on the folder"),
     ("journal-file", FAILURE, with_journal(owner=0), "belongs to user 0"),
     ("journal-file", WARNING, with_journal(mode=0o644), "0644"),
     ("journal-file", WARNING, with_journal(folder_mode=0o777), "0777"),
     ("journal-file", WARNING, with_journal(size=250_000_000), "250000000 bytes"),
-    ("journal-file", FAILURE, replace(GOOD, host=host(user=0, journal=file(is_there=False))), "root"),
+    ("journal-file", FAILURE, with_host_of(user=0, journal=file(is_there=False)), "root"),
     ("journal-disk", FAILURE, with_journal(file_system="nfs4"), "nfs4"),
     ("journal-disk", WARNING, with_journal(file_system="tmpfs"), "in memory"),
     ("journal-disk", FAILURE, with_journal(free=1_048_576), "1 MB"),
     ("journal-disk", WARNING, with_journal(free=104_857_600), "less than JOURNAL_MAX_BYTES"),
     ("journal-disk", SKIPPED, with_journal(file_system=Unknown("only Linux tells")), "only Linux"),
-    ("journal-disk", SKIPPED, replace(GOOD, host=host(journal=None)), "None"),
-    ("memory", WARNING, replace(GOOD, host=host(forgotten=(0, 7, 5))), "2 processes had no room for 12 sessions"),
-    ("memory", SKIPPED, replace(GOOD, host=host(journal=None)), "None"),
-    ("journal-workers", FAILURE, with_workers(Worker(7, 0), Worker(8, 1000)), "users 0, 1000"),
-    ("journal-workers", SKIPPED, with_workers(), "no worker runs"),
+    ("journal-disk", SKIPPED, with_host_of(journal=None), "None"),
+    ("memory", WARNING, with_host_of(forgotten=(0, 7, 5)), "2 processes had no room for 12 sessions"),
+    ("memory", SKIPPED, with_host_of(journal=None), "None"),
+    ("journal-workers", FAILURE, with_host_of(workers=(0, 1000)), "users 0, 1000"),
+    ("journal-workers", SKIPPED, with_host_of(workers=()), "no worker runs"),
 ]  # fmt: skip
 
 FINE: list[tuple[str, Facts, str]] = [
@@ -270,10 +270,7 @@ def test_without_an_answer_nothing_is_said_of_a_store() -> None:
     """It is no pass: all checks of it are skipped, and one fails."""
     away = replace(GOOD, servers={"primary": Unknown("primary: away")}, database=Unknown("database: away"))
     outcomes = {result.check.name: result.outcome for result in run(away)}
-    of_stores = {
-        check.name for check in CHECKS if check.look.__module__ in (redis_checks.__name__, database_checks.__name__)
-    }
-    assert {outcomes[name] for name in of_stores - {"replica"}} == {SKIPPED}
+    assert {outcomes[check.name] for check in CHECKS if check.of and check.name != "replica"} == {SKIPPED}
     assert outcomes["stores"] is FAILURE
 
 

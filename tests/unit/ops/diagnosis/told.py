@@ -9,7 +9,6 @@ import msgspec
 
 from flask_langpont_session.config.settings import Settings
 from flask_langpont_session.ops.diagnosis.facts import (
-    Application,
     Clock,
     Column,
     Database,
@@ -18,7 +17,6 @@ from flask_langpont_session.ops.diagnosis.facts import (
     Host,
     Server,
     Transport,
-    Worker,
 )
 from flask_langpont_session.stores.hosts import HostWord
 from flask_langpont_session.stores.sql import tables as sql
@@ -111,36 +109,28 @@ CONFIG: dict[str, Any] = {
     "SESSION_COOKIE_HTTPONLY": True,
     "SESSION_COOKIE_SAMESITE": "Lax",
     "SESSION_COOKIE_DOMAIN": None,
+    "DEBUG": False,
+    "TESTING": False,
 }
 NOW = 1_790_000_000.0
 
 
-def application(*, is_debug: bool = False, is_testing: bool = False, **more: Any) -> Application:
-    """A configuration as for production, but for what is said: Flask's in capitals, and settings of ours."""
-    config = CONFIG | {name: value for name, value in more.items() if name.isupper()}
-    own = {"environment": "production", **{name: value for name, value in more.items() if not name.isupper()}}
-    return Application(settings=Settings(**own), config=config, is_debug=is_debug, is_testing=is_testing, at=NOW)
-
-
 def host(**more: Any) -> Host:
-    values: dict[str, Any] = {
-        "user": 1000,
-        "journal": file(),
-        "journal_limit": 268_435_456,
-        "workers": (Worker(7, 1000), Worker(8, 1000)),
-    }
-    return Host(**{**values, **more})
+    return Host(**{"user": 1000, "journal": file(), "workers": (1000, 1000), **more})
 
 
 WORD = HostWord("web-1", ("old",), {"GRACE": "300"}, 0)
 
 GOOD = Facts(
-    application=application(),
+    settings=Settings(environment="production"),
+    config=CONFIG,
+    at=NOW,
     servers={"primary": server("primary"), "replica": server("replica")},
     homeless=0,
     database=database(),
     host=host(),
     lost_commits=0,
+    unclaimed=frozenset(),
     hosts=(WORD, msgspec.structs.replace(WORD, host="web-2")),
 )
 
@@ -166,8 +156,10 @@ def with_replica(**more: str) -> Facts:
 
 
 def with_application(**more: Any) -> Facts:
-    """The same, with another configuration."""
-    return replace(GOOD, application=application(**more))
+    """The same, with another configuration: Flask's in capitals, and settings of ours."""
+    own = {name: value for name, value in more.items() if not name.isupper()}
+    config = {name: value for name, value in more.items() if name.isupper()}
+    return replace(GOOD, settings=Settings(environment="production", **own), config=CONFIG | config)
 
 
 def with_database(**more: Any) -> Facts:
@@ -180,6 +172,6 @@ def with_journal(**more: Any) -> Facts:
     return replace(GOOD, host=host(journal=file(**more)))
 
 
-def with_workers(*workers: Worker) -> Facts:
-    """The same, with other processes."""
-    return replace(GOOD, host=host(workers=workers))
+def with_host_of(**more: Any) -> Facts:
+    """The same, on another host."""
+    return replace(GOOD, host=host(**more))
