@@ -19,8 +19,7 @@ from ..stores.backend import Lack
 from ..stores.host.entries import NOTHING, Overlay
 from ..stores.host.register import Register
 from ..stores.memory.memory import Memory
-from ..stores.redis.records import Written, empty_as_of
-from .scope import RedisReply
+from ..stores.redis.records import Answer, Written, empty_as_of
 
 
 class Showing(NamedTuple):
@@ -56,22 +55,21 @@ class Fallback:
     def _is_kept_locally(self, feature: Feature) -> bool:
         return any(self.behaviour(feature, kind, level) in AS_COPY for kind in ("a", SIGNED_IN) for level in LEVELS)
 
-    def show_answer(self, to: Showing, name: str, reply: RedisReply) -> None:
+    def show_answer(self, to: Showing, name: str, answer: Answer) -> None:
         """Show what Redis answered for one category, and keep a local copy of what the primary said."""
-        (loaded, ref, level, overlay), answer = to, reply.answer
-        assert answer is not None
-        there = self._unless_wiped(ref, name, answer.records[name]) if reply.lack else answer.records[name]
+        (loaded, ref, level, overlay), lack = to, answer.lack
+        there = self._unless_wiped(ref, name, answer.records[name]) if lack else answer.records[name]
         seen = there if there.version else there._replace(version=empty_as_of(answer.now_ms))
         is_carried, is_kept = name in overlay.carried, name in self.kept_locally
-        if reply.lack is not None and not is_carried and is_kept:
-            held = self._held(ref, name, reply.lack, overlay)
-            if not self._is_whole(ref, name, there, held, reply.lack):
+        if lack is not None and not is_carried and is_kept:
+            held = self._held(ref, name, lack, overlay)
+            if not self._is_whole(ref, name, there, held, lack):
                 self._lay_over(to, name, *self._with_copy(ref, name, there, held))
                 return
-        if reply.source == PRIMARY and not (ref.shadow or is_carried) and is_kept:
-            self._remember(ref, name, seen, reply.asked_at, is_there=bool(there.version))
+        if answer.source == PRIMARY and not (ref.shadow or is_carried) and is_kept:
+            self._remember(ref, name, seen, answer.asked_at, is_there=bool(there.version))
         if not level and overlay is NOTHING:
-            loaded.categories[name] = CategoryState.of(seen, reply.source)
+            loaded.categories[name] = CategoryState.of(seen, answer.source)
             return
         brought, known = overlay.copies.get(name) if is_carried else None, None
         if brought is not None:
@@ -79,7 +77,7 @@ class Fallback:
             seen = CategoryCopy(brought.version or seen.version, together, additions=additions)
         elif is_carried:  # what is there stays; what is not may be brought from the former id yet
             known = seen.fields.keys()
-        self._lay_over(to, name, CategoryState.of(seen, reply.source), known)
+        self._lay_over(to, name, CategoryState.of(seen, answer.source), known)
 
     def _unless_wiped(self, ref: RecordRef, name: str, there: CategoryCopy) -> CategoryCopy:
         """Return what a Redis that may have lost data has of a category; nothing, if this host has wiped that."""

@@ -20,7 +20,7 @@ from ..stores.redis.records import Answer
 from .fallback import Showing, is_given_back_since
 from .former import FormerPlaces
 from .line import Line
-from .scope import LOAD, LOAD_REPLICA, LOOK_FOR_LOSS, QUARANTINE, RedisReply, RequestScope
+from .scope import LOAD, LOAD_REPLICA, LOOK_FOR_LOSS, QUARANTINE, RequestScope
 from .verifier import Verifier
 
 if TYPE_CHECKING:
@@ -70,16 +70,16 @@ class Reads:
         is_fresh = fresh or not overlay.is_known  # the journal may have said that it is over
         if self._ended.is_dead(digest):
             return self._load_anonymous(digest, scope, life, Verdict.DEAD, fresh=is_fresh)
-        reply = self._read(ref, scope, life, self._of_user, fresh=is_fresh)
-        loaded = self.verifier.verify(digest, scope, life, reply, fresh=is_fresh)
+        answer = self._read(ref, scope, life, self._of_user, fresh=is_fresh)
+        loaded = self.verifier.verify(digest, scope, life, answer, fresh=is_fresh)
         if loaded.verdict is Verdict.UNVERIFIABLE and is_fresh and not fresh:
             # The journal may be less busy by now. What it says may have been merged: Redis is asked after it.
             overlay = self._told_by_journal(ref, scope)
             if self._ended.is_dead(digest):
                 loaded.verdict = Verdict.DEAD
             elif overlay.is_known:
-                reply = self._read(ref, scope, life, self._of_user, fresh=True)
-                loaded = self.verifier.verify(digest, scope, life, reply)
+                answer = self._read(ref, scope, life, self._of_user, fresh=True)
+                loaded = self.verifier.verify(digest, scope, life, answer)
         row = loaded.row
         is_over = row is not None and self._ended.is_signed_out(row) and not self.verifier.has_lost_epoch(row, scope)
         if is_over or loaded.verdict is Verdict.DEAD:
@@ -87,7 +87,7 @@ class Reads:
             return self._load_anonymous(digest, scope, life, Verdict.DEAD, fresh=is_fresh)
         if row and AUTH in overlay.writes:
             self._show_what_waits(loaded, overlay.writes[AUTH])
-        self._show(loaded, ref, self._others, scope, reply, overlay)
+        self._show(loaded, ref, self._others, scope, answer, overlay)
         self._count_load(loaded, ref, scope, life)
         return loaded
 
@@ -123,8 +123,8 @@ class Reads:
         ):
             loaded.keep_from(seen, (category,))
         else:
-            reply = self._read(ref, scope, life, (category,), fresh=fresh)
-            self._show(loaded, ref, (category,), scope, reply, overlay)
+            answer = self._read(ref, scope, life, (category,), fresh=fresh)
+            self._show(loaded, ref, (category,), scope, answer, overlay)
         self._former.note(loaded, overlay)
         if ref.kind != SIGNED_IN:
             self._withhold_identity(loaded)
@@ -133,9 +133,9 @@ class Reads:
         ref = RecordRef(digest, ANONYMOUS, verdict is Verdict.DEAD)
         names = self._backend.settings.table.loaded_together
         overlay = self._journal_writer.overlay(ref, scope)
-        reply = self._read(ref, scope, life, names, fresh=fresh)
-        loaded = Loaded(verdict, now_ms=reply.now_ms)
-        self._show(loaded, ref, names, scope, reply, overlay)
+        answer = self._read(ref, scope, life, names, fresh=fresh)
+        loaded = Loaded(verdict, now_ms=answer.now_ms)
+        self._show(loaded, ref, names, scope, answer, overlay)
         self._withhold_identity(loaded)
         self._count_load(loaded, ref, scope, life)
         return loaded
@@ -157,9 +157,7 @@ class Reads:
         """Return auth data without users and rights: what may be stored elsewhere than in a row."""
         return {key: value for key, value in fields.items() if not self._backend.settings.is_identity(key)}
 
-    def _read(
-        self, ref: RecordRef, scope: RequestScope, life: Life, names: tuple[str, ...], *, fresh: bool
-    ) -> RedisReply:
+    def _read(self, ref: RecordRef, scope: RequestScope, life: Life, names: tuple[str, ...], *, fresh: bool) -> Answer:
         """Ask the Redis that answers, if one does."""
         lack = self._backend.lack_of(ref)
         for _ in range(_READ_TRIES):  # a store that failed is out of the snapshot; one that is misread is asked again
@@ -171,7 +169,7 @@ class Reads:
             asked_at = self._backend.clock()
             operation, store = LOAD if source == PRIMARY else LOAD_REPLICA, self._backend.redis[source]
             try:
-                answer = scope.ask(operation, store.read, ref, lives, anew=fresh)
+                answer: Answer = scope.ask(operation, store.read, ref, lives, anew=fresh)
             except StoreError:
                 continue
             if self._reports.in_use and answer.moved_ms and ref.kind == ANONYMOUS and not ref.shadow:
@@ -192,9 +190,9 @@ class Reads:
                         self._count_lost(ref, answer, names_lost)
                 if lack is not None:  # it is asked again: what is missing when all have given back is lost
                     self._backend.memory.put_near(ref.digest, ())
-                return RedisReply(answer, source, asked_at, lack)
-            return RedisReply(answer, source, asked_at)
-        return RedisReply(None, "none", self._backend.clock())
+                return answer._replace(source=source, asked_at=asked_at, lack=lack)
+            return answer._replace(source=source, asked_at=asked_at)
+        return Answer()
 
     def _seem_lost(self, ref: RecordRef, answer: Answer, lives: Mapping[str, int]) -> list[str]:
         """Return the categories of which the primary lacks what this host knows it had, and what cannot have run out
@@ -258,16 +256,18 @@ class Reads:
         ref: RecordRef,
         names: Iterable[str],
         scope: RequestScope,
-        reply: RedisReply,
+        answer: Answer,
         overlay: Overlay,
     ) -> None:
-        answer, to = reply.answer, Showing(loaded, ref, scope.view.level, overlay)
+        to = Showing(loaded, ref, scope.view.level, overlay)
         for name in names:
-            is_behind = reply.source == REPLICA and answer and self._is_behind(ref, name, answer, overlay)
-            if answer is None or is_behind or not overlay.is_known:  # the journal may have said that it is wiped
+            is_behind = answer.source == REPLICA and self._is_behind(ref, name, answer, overlay)
+            if (
+                answer.source == "none" or is_behind or not overlay.is_known
+            ):  # the journal may have said that it is wiped
                 self._fallback.show_without_answer(to, name)
             else:
-                self._fallback.show_answer(to, name, reply)
+                self._fallback.show_answer(to, name, answer)
         self._former.note(loaded, overlay)
 
     def _is_behind(self, ref: RecordRef, category: str, answer: Answer, overlay: Overlay) -> bool:

@@ -18,9 +18,6 @@ from ..support.lag import LEAST_WAIT, Wait, no_answer
 
 if TYPE_CHECKING:
     from ..metrics.recorder import Recorder
-    from ..policy.rows import AuthEntry
-    from ..stores.backend import Lack
-    from ..stores.redis.records import Answer
 
 T = TypeVar("T")
 
@@ -245,38 +242,3 @@ class RequestScope:
             scope.view = scope.view.without(role, *ways)
             scope.is_busy = error.error_class is ErrorClass.LOCAL if of_database else scope.is_busy
         return error
-
-
-class RedisReply(NamedTuple):
-    """The reply of Redis about a session.
-
-    :param answer: None: no Redis answered.
-    :param source: the store that did, or ``none``.
-    :param asked_at: monotonic seconds, before it was asked.
-    :param lack: since when it may have less of the session than this host; None: it may not.
-    """
-
-    answer: Answer | None
-    source: str
-    asked_at: float
-    lack: Lack | None = None
-
-    @property
-    def by_primary(self) -> bool:
-        """Return whether the reply is the primary's, and that server says that it is one."""
-        return self.answer is not None and self.source == PRIMARY and self.answer.is_primary
-
-    @property
-    def entry(self) -> AuthEntry | None:
-        """Return what the reply says of auth; None: nothing."""
-        return self.answer.auth if self.answer else None
-
-    @property
-    def now_ms(self) -> int:
-        """Return the Redis clock when it was asked; 0: no Redis answered."""
-        return self.answer.now_ms if self.answer else 0
-
-    @property
-    def stamp_ms(self) -> int:
-        """Return the stamp of what the database says from then on; 0: none can be given."""
-        return self.now_ms if self.by_primary else 0

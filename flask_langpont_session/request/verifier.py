@@ -21,8 +21,9 @@ from ..policy.users import narrowed
 from ..stores.backend import Backend
 from ..stores.memory.ended import DEAD
 from ..stores.redis.near import Hit
+from ..stores.redis.records import Answer
 from .journal_writer import JournalWriter
-from .scope import EXTEND_IDLE, PUSH, REPAIR, VERIFY, WRITE_TOMBSTONE, RedisReply, RequestScope
+from .scope import EXTEND_IDLE, PUSH, REPAIR, VERIFY, WRITE_TOMBSTONE, RequestScope
 
 _ALIVE = frozenset({RowState.VALID, RowState.IDLE_EXPIRED})
 
@@ -42,36 +43,36 @@ class Verifier:
         self._reports = backend.reports
         self._clock = backend.clock
 
-    def verify(self, digest: str, scope: RequestScope, life: Life, reply: RedisReply, *, fresh: bool = False) -> Loaded:
+    def verify(self, digest: str, scope: RequestScope, life: Life, answer: Answer, *, fresh: bool = False) -> Loaded:
         """Decide what is known of a session of kind u that is not dead as far as this host knows.
 
         :param fresh: only the database may say that it is valid.
         """
-        entry, is_well = reply.entry, scope.primary_is_healthy
+        entry, is_well = answer.auth, scope.primary_is_healthy
         if entry and entry.row is None:
             self._repair(digest, scope, in_database=entry.in_database)
-            return Loaded.verified(Verdict.DEAD, reply.now_ms)
+            return Loaded.verified(Verdict.DEAD, answer.now_ms)
         at = Situation(
             life, self._terms, self._settings.privileges, is_well, scope.can(DATABASE, READ), fresh, scope.is_busy
         )
-        in_redis = self._copy_in_redis(entry, reply) if entry and is_well and not fresh else None
+        in_redis = self._copy_in_redis(entry, answer) if entry and is_well and not fresh else None
         for belief in BELIEFS:
             if not belief.is_asked(at):
                 continue
             if belief.is_believed is None:
                 try:
-                    return self.ask_database(digest, scope, life, reply.stamp_ms, _idle_seen(reply), entry)
+                    return self.ask_database(digest, scope, life, answer.stamp_ms, _idle_seen(answer), entry)
                 except StoreError:  # the scope has told health
                     at = at._replace(database=False, is_busy=scope.is_busy)
                     continue
             seen = in_redis if belief.source == PRIMARY else self._own_copy(digest, scope)
             if seen and belief.is_believed(seen, at):
                 if belief.source == PRIMARY:
-                    self._memory.put_auth(seen.row, reply.asked_at - seen.age_ms / 1000, seen.confirmed_ms)
+                    self._memory.put_auth(seen.row, answer.asked_at - seen.age_ms / 1000, seen.confirmed_ms)
                     if not at.database and life.is_extension_due(seen.row, seen.now_ms):
                         self._extend_idle(seen.row, scope, life)
-                return Loaded.verified(Verdict.VALID, reply.now_ms, seen.row, belief.source)
-        return Loaded.verified(Verdict.UNVERIFIABLE, reply.now_ms)
+                return Loaded.verified(Verdict.VALID, answer.now_ms, seen.row, belief.source)
+        return Loaded.verified(Verdict.UNVERIFIABLE, answer.now_ms)
 
     def leased(self, life: Life, hit: Hit) -> tuple[AuthRow, float] | None:
         """Return the row of a signed-in session that may be believed without a question, and until when it may be by
@@ -221,17 +222,17 @@ class Verifier:
     def _push(self, row: AuthRow, scope: RequestScope, life: Life, stamp_ms: int) -> str | None:
         return scope.attempt(PUSH, self._primary.push, row, stamp_ms, life.left_of(row))
 
-    def _copy_in_redis(self, entry: AuthEntry, reply: RedisReply) -> Sighting | None:
+    def _copy_in_redis(self, entry: AuthEntry, answer: Answer) -> Sighting | None:
         """Return the primary's copy; None: it is another server's, or damaged. That is not shown in part: the database
         has the whole."""
-        row, answer = entry.row, reply.answer
-        if row is None or answer is None or not reply.by_primary:
+        row = entry.row
+        if row is None or not answer.by_primary:
             return None
         if not entry.is_readable:
             self._reports.recorder.count("records_set_aside")
             self._reports.emit(events.record_set_aside, events.RecordSetAside(PRIMARY, AUTH))
             return None
-        return self._copy(row, entry.confirmed_ms, answer.now_ms, answer.trust_since_ms, reply.asked_at)
+        return self._copy(row, entry.confirmed_ms, answer.now_ms, answer.trust_since_ms, answer.asked_at)
 
     def _copy(self, row: AuthRow, confirmed_ms: int, now_ms: int, trust_since_ms: int, at: float) -> Sighting:
         if (evicted_at := self._ended.evicted_at) > float("-inf"):
@@ -263,10 +264,10 @@ class Verifier:
             self._journal_writer.queue_push(row.digest, scope=scope)
 
 
-def _idle_seen(reply: RedisReply) -> int | None:
+def _idle_seen(answer: Answer) -> int | None:
     """Return the idle expiry that Redis knows; None: it cannot say, and no session may be ended for being idle."""
-    row = reply.entry.row if reply.entry else None
-    if reply.by_primary and not (reply.answer and AUTH in reply.answer.damaged):
+    row = answer.auth.row if answer.auth else None
+    if answer.by_primary and AUTH not in answer.damaged:
         return row.idle_expires_at if row else 0
     # A replica may be behind: what it knows of a use counts, what it does not know says nothing.
-    return row.idle_expires_at if row and row.idle_expires_at > reply.now_ms else None
+    return row.idle_expires_at if row and row.idle_expires_at > answer.now_ms else None

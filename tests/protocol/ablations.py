@@ -137,12 +137,12 @@ def _no_overlay(self: journal_writer.JournalWriter, ref: RecordRef, scope: Any =
     return entries.NOTHING
 
 
-def _redis_knows_no_use(reply: scope.RedisReply) -> int | None:
-    return 0 if reply.by_primary else None
+def _redis_knows_no_use(answer: records.Answer) -> int | None:
+    return 0 if answer.by_primary else None
 
 
-def _silence_is_an_answer(reply: scope.RedisReply) -> int:
-    row = reply.entry.row if reply.entry else None
+def _silence_is_an_answer(answer: records.Answer) -> int:
+    row = answer.auth.row if answer.auth else None
     return row.idle_expires_at if row else 0
 
 
@@ -261,8 +261,8 @@ def _ends_when_it_must(row: AuthRow, confirmed_ms: int, life: leases.Life, terms
     return ends if terms.verify_ms > 0 else 0
 
 
-def _any_server_is_primary(self: scope.RedisReply) -> bool:
-    return self.answer is not None
+def _any_server_is_primary(self: records.Answer) -> bool:
+    return self.source != "none"
 
 
 def _unverifiable_is_dead(verdict: Verdict, now_ms: int, row: AuthRow | None = None, source: str = "none") -> Loaded:
@@ -493,7 +493,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("lease", belief.Sighting, "is_leased", _lease_for_ever),
     Ablation("connection identity", server_identity.ServerIdentity, "observe", _never_another_server),
     Ablation("identity of each connection", server_identity.ServerIdentity, "trust_since", _trusts_every_connection),
-    Ablation("role of the server", scope.RedisReply, "by_primary", property(_any_server_is_primary)),
+    Ablation("role of the server", records.Answer, "by_primary", property(_any_server_is_primary)),
     Ablation("canary", server_identity.ServerIdentity, "saw", _ignores_the_canary),
     Ablation("minimum version", ended.Ended, "min_version", _no_min_version),
     Ablation("minimum versions that are forgotten", ended.Ended, "evicted_at", property(lambda self: float("-inf"))),

@@ -10,6 +10,7 @@ from typing import Any, cast
 from flask_langpont_session.events import session_revoked
 from flask_langpont_session.metrics.recorder import Recorder
 from flask_langpont_session.metrics.reports import Reports
+from flask_langpont_session.policy.categories import AUTH
 from flask_langpont_session.policy.changes import CategoryChange, Fields
 from flask_langpont_session.policy.copies import CategoryCopy, Change, RecordRef
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
@@ -106,10 +107,13 @@ class FakeRedis:
         digest, kind, shadow = ref
         self._ask("read", digest, "shadow" if shadow else kind)
         found = {} if shadow else self.data.get(digest, {})
-        records = {name: CategoryCopy(5 if name in found else 0, found.get(name, {})) for name in lives_ms}
-        damaged, self.damaged = tuple(self.damaged), []
         entry = self.entries.get(digest) if kind == SIGNED_IN else None
-        return Answer(NOW_MS, entry, records, damaged, is_primary=self.is_primary, trust_since_ms=self.trust_since_ms)
+        records = {
+            name: CategoryCopy(5 if name in found else 0, found.get(name, {}), auth=entry if name == AUTH else None)
+            for name in lives_ms
+        }
+        damaged, self.damaged = tuple(self.damaged), []
+        return Answer(NOW_MS, records, damaged, is_primary=self.is_primary, trust_since_ms=self.trust_since_ms)
 
     def write(self, ref: RecordRef, changes: Mapping[str, CategoryChange], *, guard: str, **options: Any) -> Written:
         push = options.get("push")

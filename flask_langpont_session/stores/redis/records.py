@@ -9,23 +9,26 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from ...policy.categories import AUTH
 from ...policy.changes import CategoryChange, Fields, Operation
 from ...policy.copies import NO_RECORDS, NOT_THERE, OWN, CategoryCopy, Change, Damaged, Foreign, described
+from ...policy.health import PRIMARY
 from ...policy.leases import CLOCK_TOLERANCE_MS
 from ...policy.rows import AuthEntry, AuthRow
 from ...policy.serializer import is_readable
 from ..codec.plain import PLAIN, Codec
 from . import auth_meta
 
+if TYPE_CHECKING:
+    from ..backend import Lack
+
 
 class Answer(NamedTuple):
     """The outcome of one read. A category that is not there has version 0 and no fields.
 
-    :param now_ms: the server's clock before the read.
-    :param auth: None: no auth record there (or an unusable one, see `damaged`).
+    :param now_ms: the server's clock before the read; 0: no Redis answered.
     :param records: what there is of each category that was asked for.
     :param damaged: categories whose record is not one of ours.
     :param foreign: those of them that name another session: a reply meant for another request, or a moved key.
@@ -33,17 +36,37 @@ class Answer(NamedTuple):
     :param trust_since_ms: since when that server's stamps count for this worker.
     :param moved_ms: the longest life that the read has given one of them anew, because a quarter had passed; 0: none.
     :param due_ms: milliseconds until a read has to do so for one of them; negative: none has a life to be extended.
+    :param source: the role of the store that answered a request; ``none``: none did, or no request asked.
+    :param asked_at: monotonic seconds, before the request asked it.
+    :param lack: since when it may have less of the session than this host; None: it may not.
     """
 
-    now_ms: int
-    auth: AuthEntry | None
-    records: Mapping[str, CategoryCopy]
+    now_ms: int = 0
+    records: Mapping[str, CategoryCopy] = NO_RECORDS
     damaged: tuple[str, ...] = ()
     foreign: tuple[str, ...] = ()
     is_primary: bool = True
     trust_since_ms: int = 0
     moved_ms: int = 0
     due_ms: int = 0
+    source: str = "none"
+    asked_at: float = 0.0
+    lack: Lack | None = None
+
+    @property
+    def auth(self) -> AuthEntry | None:
+        """Return what it says of auth; None: there is no record (or an unusable one, see `damaged`)."""
+        return self.records.get(AUTH, NOT_THERE).auth
+
+    @property
+    def by_primary(self) -> bool:
+        """Return whether it is the primary's word to a request, and that server says that it is one."""
+        return self.source == PRIMARY and self.is_primary
+
+    @property
+    def stamp_ms(self) -> int:
+        """Return the stamp of what the database says from then on; 0: none can be given."""
+        return self.now_ms if self.by_primary else 0
 
 
 @dataclass
@@ -314,7 +337,6 @@ def answer(
             found[name] = NOT_THERE
     return Answer(
         reply[0],
-        found.get(AUTH, NOT_THERE).auth,
         found,
         tuple(damaged),
         tuple(foreign),

@@ -19,6 +19,7 @@ import pytest
 from flask_langpont_session.events import ChangesGivenUp, WritesNotKept
 from flask_langpont_session.metrics.recorder import Recorder
 from flask_langpont_session.metrics.reports import Reports
+from flask_langpont_session.policy.categories import AUTH
 from flask_langpont_session.policy.changes import Basis, Operation
 from flask_langpont_session.policy.copies import CategoryCopy, SharedCopy
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
@@ -118,7 +119,7 @@ class Stores:
         return self.clock_ms
 
     def auths(self, digests: Sequence[str], *, timeout: float) -> list[Answer]:
-        return [Answer(500, self.entries.get(digest), {}) for digest in digests]
+        return [Answer(500, {AUTH: CategoryCopy(1, {}, auth=self.entries.get(digest))}) for digest in digests]
 
     def copies(self, wanted: Sequence[tuple[str, str]], *, timeout: float) -> list[CategoryCopy]:
         """Return copies of the data under a former id, and for other ids the data after a merge."""

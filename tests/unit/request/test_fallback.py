@@ -15,7 +15,6 @@ from flask_langpont_session.policy.copies import CategoryCopy, Change, RecordRef
 from flask_langpont_session.policy.levels import ALLOWED, Behaviour
 from flask_langpont_session.policy.loaded import CategoryState, Loaded, Verdict
 from flask_langpont_session.request.fallback import Fallback, Showing
-from flask_langpont_session.request.scope import RedisReply
 from flask_langpont_session.stores.host.entries import NOTHING, Overlay
 from flask_langpont_session.stores.host.journal import journal_at
 from flask_langpont_session.stores.memory.memory import Memory
@@ -42,9 +41,9 @@ class Shown:
     def by_redis(self, copy: CategoryCopy, *, level: int = 0, overlay: Overlay = NOTHING, **more: Any) -> None:
         """Redis has answered; at a level above 0 a replica."""
         name = more.pop("name", "translation")
-        answer = Answer(NOW_MS, None, {name: copy._replace(began=copy.version)})
-        reply = RedisReply(answer, "replica" if level else "primary", more.pop("asked_at", math.inf))
-        self.fallback.show_answer(Showing(self.loaded, REF, level, overlay), name, reply)
+        source, asked_at = "replica" if level else "primary", more.pop("asked_at", math.inf)
+        answer = Answer(NOW_MS, {name: copy._replace(began=copy.version)}, source=source, asked_at=asked_at)
+        self.fallback.show_answer(Showing(self.loaded, REF, level, overlay), name, answer)
         assert not more
 
     def by_host(self, *, level: int = 2, overlay: Overlay = NOTHING, name: str = "translation") -> None:

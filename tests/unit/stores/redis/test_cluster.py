@@ -335,7 +335,7 @@ class Part:
         error = self._stores.errors.pop(0) if self._stores.errors else None
         if error:
             raise said(self.name, error)
-        return Answer(1_000_000, None, {}, trust_since_ms=5)
+        return Answer(1_000_000, trust_since_ms=5)
 
     def about_several(self, of: Any, *more: Any, timeout: float, **options: Any) -> list[str]:
         """Say of each which shard did it. On the first one a slot is on its way: it takes one at a time only."""

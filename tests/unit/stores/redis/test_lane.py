@@ -61,7 +61,7 @@ def test_only_a_whole_answer_of_a_primary_is_kept(differently: dict[str, Any], i
     unused: Any = SimpleNamespace()
     lane: Any = SimpleNamespace(keep=lambda digest, copy: kept.append(digest), over=None)
     near = NearCache(unused, unused, unused, copies_ttl=60.0, clock=lambda: 1.0)
-    answer = Answer(1, None, {"ui": CategoryCopy(1, {})}, due_ms=-1, **differently)
+    answer = Answer(1, {"ui": CategoryCopy(1, {})}, due_ms=-1, **differently)
     near.keep(Reading(RecordRef(OURS, "a"), LIVES, lane, unused, b"stamp", 0.0), answer, Server("run"))
     assert bool(kept) is is_kept
 
