@@ -24,11 +24,11 @@ from ..policy.copies import CategoryCopy, SharedCopy
 from ..policy.errors import ErrorClass, StoreError, shard_of
 from ..policy.health import PRIMARY
 from ..policy.ids import ANONYMOUS, SIGNED_IN
-from ..stores.backend import Backend, Lack
+from ..stores.backend import Backend
 from ..stores.host.forms import path_of
 from ..stores.host.group_commit import is_busy
 from ..stores.host.presence import FORGOTTEN, NEAR, Presence, parts_of
-from ..stores.redis.records import Restore
+from ..stores.redis.records import Lack, Restore
 from ..support.logs import fields
 from . import steps
 from .steps import Pages, Reach, Step, ask_journal

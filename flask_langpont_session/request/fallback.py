@@ -15,11 +15,10 @@ from ..policy.ids import SIGNED_IN
 from ..policy.levels import AS_COPY, AS_DEFAULT, LEVELS, Behaviour
 from ..policy.loaded import CategoryState, Gap, Loaded
 from ..policy.serializer import encode
-from ..stores.backend import Lack
 from ..stores.host.entries import NOTHING, Overlay
 from ..stores.host.register import Register
 from ..stores.memory.memory import Memory
-from ..stores.redis.records import Answer, Written, empty_as_of
+from ..stores.redis.records import Answer, Lack, Written, empty_as_of
 
 
 class Showing(NamedTuple):

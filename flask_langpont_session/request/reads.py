@@ -14,9 +14,8 @@ from ..policy.health import DATABASE, PRIMARY, READ, REPLICA, WRITE
 from ..policy.ids import ANONYMOUS, SIGNED_IN, SessionId
 from ..policy.leases import Life
 from ..policy.loaded import Loaded, Verdict
-from ..stores.backend import Lack
 from ..stores.host.entries import NOTHING, Overlay
-from ..stores.redis.records import Answer
+from ..stores.redis.records import Answer, Lack
 from .fallback import Showing, is_given_back_since
 from .former import FormerPlaces
 from .line import Line

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from .. import events
 from ..policy.categories import AUTH, MAX_FIELDS
@@ -16,7 +16,7 @@ from ..policy.ids import SIGNED_IN
 from ..policy.leases import Life
 from ..policy.loaded import Former
 from ..support.logs import fields
-from .redis.records import Limits
+from .redis.records import Lack, Limits
 
 if TYPE_CHECKING:
     from ..config.settings import Settings
@@ -42,18 +42,6 @@ log = logging.getLogger(__name__)
 _EMPTY_AFTER_ALL = 60
 """Seconds for which a record without fields is kept after the last copy of what it had has gone, and the last change
 that waited for Redis: what waited until then is merged by now, and no answer that was on its way is kept as a copy."""
-
-
-class Lack(NamedTuple):
-    """The state in which Redis may have less of some sessions than the workers of this host.
-
-    :param since: when that was noticed, monotonic seconds.
-    :param well_until_us: by its clock, when it is known to have had everything, microseconds since 1970; 0: it is not
-        known.
-    """
-
-    since: float
-    well_until_us: int
 
 
 class Backend:

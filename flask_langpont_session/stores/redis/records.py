@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from ...policy.categories import AUTH
 from ...policy.changes import CategoryChange, Fields, Operation
@@ -21,8 +21,17 @@ from ...policy.serializer import is_readable
 from ..codec.plain import PLAIN, Codec
 from . import auth_meta
 
-if TYPE_CHECKING:
-    from ..backend import Lack
+
+class Lack(NamedTuple):
+    """The state in which Redis may have less of some sessions than the workers of this host.
+
+    :param since: when that was noticed, monotonic seconds.
+    :param well_until_us: by its clock, when it is known to have had everything, microseconds since 1970; 0: it is not
+        known.
+    """
+
+    since: float
+    well_until_us: int
 
 
 class Answer(NamedTuple):

@@ -18,7 +18,7 @@ from flask_langpont_session.recovery import monitor as module
 from flask_langpont_session.recovery.monitor import Monitor, Notices, Round
 from flask_langpont_session.recovery.outages import NOTHING_WAITS
 from flask_langpont_session.recovery.probes import Probes
-from flask_langpont_session.stores.backend import Lack
+from flask_langpont_session.stores.redis.records import Lack
 from flask_langpont_session.support.lag import Lag
 from tests.support.children import in_child_of_locked
 from tests.support.fake_stores import LOST, NOW_MS, Stage
