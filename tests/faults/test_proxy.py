@@ -115,10 +115,12 @@ def test_each_fault_does_what_it_says() -> None:
                     wait_until(lambda fault=fault: proxy.hits[fault.name] == 1, fault.name)  # type: ignore[misc]
                     assert bool(server.asked) is is_asked, fault
                 check(one)
-        with client() as one, proxy.failing(REFUSE):
-            with pytest.raises(ConnectionRefusedError):
-                client()
-            assert one.recv(1) == b""
+        with client() as one:
+            assert ask(one, b"before") == b"before\n"  # a connection that was not accepted yet would be reset
+            with proxy.failing(REFUSE):
+                with pytest.raises(ConnectionRefusedError):
+                    client()
+                assert one.recv(1) == b""
         with client() as one:
             assert ask(one, b"again") == b"again\n"
             proxy.drop_connections()
