@@ -287,7 +287,7 @@ class _Attendance:
 
 ALIKE = (
     *("environment", "service", "idle_timeout", "absolute_timeout", "privileged_idle_timeout"),
-    *("privileged_absolute_timeout", "grace", "verify_interval", "local_cache_ttl", "journal_ttl"),
+    *("privileged_absolute_timeout", "grace", "verify_interval", "local_cache_ttl"),
 )
 """Settings that are to be the same on all hosts: the names of the site, and how long things last."""
 

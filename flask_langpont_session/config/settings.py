@@ -85,7 +85,6 @@ class Settings:
     local_cache_ttl: int = _setting(1800, checks.integer(1, 86_400, _SECONDS))
     # "": in the instance folder; None: in memory only
     journal: str | Path | None = _setting("", checks.optional(checks.path))
-    journal_ttl: int = _setting(1800, checks.integer(1, 86_400, _SECONDS))
     journal_max_bytes: int = _setting(268_435_456, checks.integer(8_192, 1_099_511_627_776, "bytes"))
     preset: str = _setting("langpont", checks.one_of(*PRESETS))  # the table that CATEGORIES and FEATURES change
     categories: Mapping[str, Any] = _setting(
@@ -131,7 +130,6 @@ class Settings:
     metrics: Sequence[str] = _setting(list, checks.some_of("cloudwatch", "emf", "otel", "prometheus"))
     metrics_url: str | None = _setting(None, checks.optional(checks.page_like("/metrics")))
     alert_topics: Mapping[str, str] = _setting(dict, checks.topics)
-    alert_runbook: str = _setting("docs/operations.md", checks.text)
     adopt: Sequence[str] = _setting(list, checks.some_of(FLASK_COOKIE, FLASK_SESSION, FLASK_SESSION_PICKLE))
     adopt_cookie_name: str = _setting("session", checks.text)
     adopt_cookie_domain: str | None = _setting(None, checks.optional(checks.text))
@@ -243,6 +241,7 @@ _FORMER: Mapping[str, str] = {
     "slow_ms": f"an answer that takes longer than half of {PREFIX}REDIS_TIMEOUT counts as slow",
     "failure_threshold": "three quick failures in a row open a circuit breaker",
     "journal_max_entries": f"{PREFIX}JOURNAL_MAX_BYTES bounds the entries, too: one for each 2,684 bytes",
+    "journal_ttl": f"{PREFIX}LOCAL_CACHE_TTL is how long a change may wait, too",
     "journal_session_entries": "4,000 changed keys of one session wait at most",
     "journal_session_bytes": "1 MiB of changes of one session waits at most",
     "journal_visitor_share": "all visitors together take half of the journal at most",
@@ -251,6 +250,7 @@ _FORMER: Mapping[str, str] = {
     "max_depth": "lists, dicts and tuples are nested 32 levels at most",
     "drill_socket": "`flask langpont drill` is of a copy of the application; in staging, stop a store for a while",
     "metrics_emf_agent": "EMF goes to the standard output, which the CloudWatch agent can read",
+    "alert_runbook": "alerts link to the pages of this package on the web, as the rules of Prometheus do",
     "alert_repeat": "an alert is sent once and called off; the receiver repeats it, by its dedup_key",
     "database_concurrency": "four requests of a process ask the database at a time",
     "health_interval": "a worker looks at idle stores every 30 seconds, and at once at one that fails",

@@ -35,7 +35,7 @@ class Cause(StrEnum):
     LOST_BY_REDIS = "lost by redis"  # Redis had it and lost it, and no worker of the host that lives has it
     WRITTEN_SINCE = "written since"  # the field has a newer value, which this one was not made from
     MADE_WITHOUT_READING = "made without reading"  # its old value could not be read, and the field has one
-    TOO_OLD = "too old"  # it waited for longer than JOURNAL_TTL before the stores were back
+    TOO_OLD = "too old"  # it waited for longer than LOCAL_CACHE_TTL before the stores were back
     SESSION_OVER = "session over"  # the session has ended meanwhile
     REFUSED = "refused"  # Redis refused it, and would again
     GIVEN_UP = "given up"  # bringing it to a store fails in a way that the package does not know, and would again

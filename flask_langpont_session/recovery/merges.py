@@ -217,7 +217,7 @@ class Merges(Step):
     def _is_too_old(self, entry: PendingWrite) -> bool:
         """Return whether Redis may have forgotten by now what else was written, or wiped. A wipe holds however late it
         is: what was written since stays."""
-        oldest_ms = self._backend.settings.journal_ttl * 1000
+        oldest_ms = self._backend.settings.local_cache_ttl * 1000
         return entry.operation is not Operation.WIPE and self._as_of_ms - entry.at_ms > oldest_ms
 
     def _merge_groups(self, groups: Sequence[_Group], reach: Reach) -> set[PendingWrite]:

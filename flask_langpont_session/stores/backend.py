@@ -74,7 +74,7 @@ class Backend:
         self.clock = health.clock
         self.lacks: dict[tuple[str, str], Lack] = {}
         self._visitor_ms = settings.visitor_seconds * 1000
-        empty_ms = (max(settings.local_cache_ttl, settings.journal_ttl) + _EMPTY_AFTER_ALL) * 1000
+        empty_ms = (settings.local_cache_ttl + _EMPTY_AFTER_ALL) * 1000
         self.limits = Limits(MAX_FIELDS, settings.max_category_bytes, empty_ms)
 
     @property

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from flask_langpont_session.config.settings import Settings
+from flask_langpont_session.ops.alerts.messages import RUNBOOK
 from flask_langpont_session.ops.alerts.table import ALERTS
 from flask_langpont_session.ops.cli.commands import langpont
 from flask_langpont_session.ops.exporters import catalogue
@@ -51,7 +51,7 @@ SEVERITIES = {alert.name: alert.severity.value for alert in ALERTS} | OF_ALARMS
 def test_alarms_name_their_section() -> None:
     """The page of the template's parameter is this one, as for the alerts of the application."""
     default = good_template()["Parameters"]["Runbook"]["Default"]
-    assert default == serverless_template()["Parameters"]["Runbook"]["Default"] == Settings().alert_runbook
+    assert default == serverless_template()["Parameters"]["Runbook"]["Default"] == RUNBOOK
     named = {section for *_, section in every_alarm()}
     assert named == {name.lower() for name in OF_CLOUDWATCH} <= anchors(OPERATIONS)
 

@@ -92,7 +92,6 @@ def settings_of(profile: str) -> Settings:
         **PROFILES[profile],
         "LOCAL_CACHE_TTL": 60,
         "JOURNAL": None,
-        "JOURNAL_TTL": 120,
         "REDIS_URL": "redis://localhost/0",
         "REPLICA_URL": "redis://localhost/1",
     }

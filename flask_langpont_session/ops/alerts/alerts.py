@@ -138,7 +138,7 @@ def attach(app: Flask, settings: Settings, health: Health, recorder: Recorder) -
     """Make alerts and connect them to the signals of `app`, for as long as they are referred to. Starts no thread."""
     client.load()
     incidents = HostIncidents(HostWork(beside(settings.journal, "alerts"), "alerts", PATIENCE), TERMS)
-    sender = partial(sender_here, settings.environment, settings.service, settings.alert_runbook)
+    sender = partial(sender_here, settings.environment, settings.service)
     conditions = Conditions(health)
     alerts = Alerts(conditions, incidents, Topics(settings.alert_topics), sender, recorder, TICK)
     for signal in WITHOUT_STATE:

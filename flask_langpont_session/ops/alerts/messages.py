@@ -18,6 +18,9 @@ from .table import CALM, Alert, Severity
 
 SCHEMA_VERSION = 2
 
+RUNBOOK = "https://flask-langpont-session.readthedocs.io/en/latest/operations/"
+"""The page docs/operations.md, which has a section with the name of each alert."""
+
 LONGEST_SUBJECT = 99
 _LONGEST_TEXT = 300
 _LONGEST_NAME = 80
@@ -37,19 +40,17 @@ class Sender:
     """The sender of messages: this process, as they name it.
 
     :param environment: the setting ENVIRONMENT; `service`: SERVICE.
-    :param runbook: the setting ALERT_RUNBOOK.
     """
 
     environment: str
     service: str
     host: str
     pid: int
-    runbook: str
 
 
-def sender_here(environment: str, service: str, runbook: str) -> Sender:
+def sender_here(environment: str, service: str) -> Sender:
     """Return this process as a sender; a forked child is another one."""
-    return Sender(environment, service, socket.gethostname(), os.getpid(), runbook)
+    return Sender(environment, service, socket.gethostname(), os.getpid())
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +184,7 @@ def _facts(notice: Notice, alert: Alert, sender: Sender) -> dict[str, Any]:
         "details": safe_details(incident.details),
         "what_users_see": alert.users_see,
         "what_to_do": alert.to_do,
-        "runbook": f"{safe_text(sender.runbook)}#{alert.name}",
+        "runbook": f"{RUNBOOK}#{alert.name}",
     }
     if notice.state is AlertState.RESOLVED:
         facts["duration_seconds"] = round(incident.seen - incident.since, 1)

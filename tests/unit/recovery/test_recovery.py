@@ -47,11 +47,11 @@ from tests.support.fakes import settings_in
 from tests.support.journals import ref
 from tests.support.known import content, known
 
-SETTINGS = settings_in(Path(__file__).with_name("no-files"), LOCAL_CACHE_TTL=60)
+SETTINGS = settings_in(Path(__file__).with_name("no-files"))
 A, B, C, D = "a" * 43, "b" * 43, "c" * 43, "d" * 43
 FAR = 4_000_000_000_000
 OLDEST_MS = 1_800_000
-"""JOURNAL_TTL; copies are shown for less."""
+"""LOCAL_CACHE_TTL."""
 
 APPLIED, CONFLICT = Outcome.APPLIED, Outcome.CONFLICT
 
@@ -696,7 +696,7 @@ def test_what_a_merge_leaves_out_is_counted_by_its_cause(host: Host, outcome: Ou
     ("age", "sent"),
     [(0, ["*wiped", "old", "young"]), (OLDEST_MS, ["*wiped", "old", "young"]), (OLDEST_MS + 1, ["*wiped", "young"])],
 )
-def test_what_waited_for_longer_than_journal_ttl_is_dropped(host: Host, age: int, sent: list[str]) -> None:
+def test_what_waited_for_longer_than_a_copy_is_shown_is_dropped(host: Host, age: int, sent: list[str]) -> None:
     """Field by field. But a wipe holds however long it waited (I20), and no worker of the host gives Redis back what
     was there before."""
     host.wipe(A, kind="a")

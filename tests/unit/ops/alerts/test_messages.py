@@ -26,7 +26,7 @@ INCIDENT = Incident(
 NOTICE = Notice("redis-connection-failed", AlertState.FIRING, INCIDENT)
 OVER = NOTICE._replace(state=AlertState.RESOLVED)
 INCIDENT_KEY = "production/LangPont/redis-connection-failed"
-SENDER = Sender("production", "LangPont", "web-1", 4711, "https://wiki.example/operations")
+SENDER = Sender("production", "LangPont", "web-1", 4711)
 
 
 def parts(message: Message) -> tuple[str, dict[str, Any], dict[str, str]]:
@@ -56,7 +56,7 @@ def test_an_alarm_reads_like_this() -> None:
         "details": {"store": "primary", "cause": "does not answer"},
         "what_users_see": REDIS_CONNECTION_FAILED.users_see,
         "what_to_do": REDIS_CONNECTION_FAILED.to_do,
-        "runbook": "https://wiki.example/operations#redis-connection-failed",
+        "runbook": "https://flask-langpont-session.readthedocs.io/en/latest/operations/#redis-connection-failed",
     }
 
 
@@ -73,7 +73,7 @@ def test_people_get_words() -> None:
         f"What to do: {alert.to_do}\n"
         "\n"
         "Details: store primary, cause does not answer\n"
-        "Runbook: https://wiki.example/operations#redis-connection-failed\n"
+        "Runbook: https://flask-langpont-session.readthedocs.io/en/latest/operations/#redis-connection-failed\n"
         "Key: production/LangPont/redis-connection-failed/web-1\n"
     )
     assert "email" not in texts and texts["sqs"] == texts["lambda"] == texts["firehose"]

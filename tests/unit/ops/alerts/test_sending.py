@@ -65,7 +65,7 @@ class Worker:
             Conditions(Health(["primary", "database"])),
             HostIncidents(self.work, terms, lambda: self.now),
             Topics(topics),
-            lambda: Sender("production", "LangPont", host, os.getpid(), "docs/operations.md"),
+            lambda: Sender("production", "LangPont", host, os.getpid()),
             self.recorder,
             tick=0.02,
         )
