@@ -70,6 +70,7 @@ from .stores.redis.url import (
     kind_of,
     read_cluster,
     read_sentinel,
+    secret_of,
 )
 from .stores.sql.database import Database, make_engine
 from .stores.sql.dialects import advice
@@ -235,7 +236,7 @@ def ask_aws(settings: Settings) -> Cloud | None:
 
     :raises ConfigError: AWS has said what the group is like, and it is none that can be used.
     """
-    if not (kind_of(settings.redis_url) is Kind.GROUP or settings.redis_token_secret):  # an IAM user signs for a group
+    if not (kind_of(settings.redis_url) is Kind.GROUP or secret_of(settings.redis_url)):
         return None
     from .aws.cloud import cloud_of  # not paid for without AWS
 

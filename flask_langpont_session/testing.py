@@ -41,8 +41,6 @@ _ELSEWHERE: Mapping[str, Any] = {
     "REDIS_URL": None,
     "REPLICA_URL": None,
     "REDIS_CLIENT": None,
-    "REDIS_TOKEN_SECRET": None,
-    "REDIS_IAM_USER": None,
     "DATABASE_URL": None,
     "DATABASE_ENGINE": None,
     "JOURNAL": "",

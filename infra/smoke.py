@@ -1,7 +1,7 @@
 """What works in an account of AWS, in one page: run it from a host of the application, with its role.
 
-    python infra/smoke.py --url "elasticache://GROUP?region=REGION" --iam-user USER --topic ARN
-    python infra/smoke.py --url "elasticache+serverless://CACHE?region=REGION" --secret ARN
+    python infra/smoke.py --url "elasticache://USER@GROUP?region=REGION" --topic ARN
+    python infra/smoke.py --url "elasticache+serverless://CACHE?region=REGION&token_secret=ARN"
 
 It needs ``flask-langpont-session[aws]``, and asks and does what the extension would: it describes the group, signs or
 reads a token, connects, and tries the commands. What it writes: one figure of the service "smoke" to CloudWatch, one
@@ -25,7 +25,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from flask_langpont_session.aws import client as aws
-from flask_langpont_session.aws.credentials import Credentials, IamToken, SecretToken, region_of
+from flask_langpont_session.aws.cloud import credentials_in
+from flask_langpont_session.aws.credentials import Credentials
 from flask_langpont_session.aws.endpoints import Endpoints, describe
 from flask_langpont_session.ops.exporters import catalogue
 from flask_langpont_session.stores.redis.url import GroupName, Kind, kind_of, read_group
@@ -79,11 +80,7 @@ class Smoke:
             yield self._try("describe", self._describe)
             yield self._try("metrics", self._metrics)
             yield self._try("alert", self._alert) if self._options.topic else _skipped("alert", "no --topic")
-            yield (
-                self._try("token", self._token)
-                if self._credentials
-                else _skipped("token", "no --iam-user, no --secret")
-            )
+            yield self._try("token", self._token) if self._credentials else _skipped("token", "none in --url")
             if self._endpoints is None:
                 yield _skipped("cache", "it was not found")
                 return
@@ -233,21 +230,10 @@ def _skipped(what: str, why: str) -> Finding:
     return Finding(what, "skipped", why)
 
 
-def credentials_of(options: argparse.Namespace, name: GroupName) -> Credentials | None:
-    """What the options name."""
-    if options.iam_user:
-        return IamToken(options.iam_user, name, "--iam-user")
-    if options.secret:
-        return SecretToken(options.secret, "--secret", region_of(options.secret, name.region))
-    return None
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the page. The exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", required=True, help="as LANGPONT_SESSION_REDIS_URL: elasticache://…")
-    parser.add_argument("--iam-user", help="as LANGPONT_SESSION_REDIS_IAM_USER")
-    parser.add_argument("--secret", help="as LANGPONT_SESSION_REDIS_TOKEN_SECRET")
     parser.add_argument("--topic", help="ARN of a topic of LANGPONT_SESSION_ALERT_TOPICS; gets a message")
     parser.add_argument("--key-prefix", default="session", help="as LANGPONT_SESSION_KEY_PREFIX")
     parser.add_argument("--ca-file", help="certificates to trust, instead of those of the system")
@@ -261,7 +247,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     aws.load()
     failed = False
     click.echo(f"{name}, region {name.region or aws.known_region() or 'unknown'}")
-    for finding in Smoke(name, credentials_of(options, name), options).run():
+    for finding in Smoke(name, credentials_in(options.url, "--url"), options).run():
         failed = failed or finding.state == "failed"
         click.echo(f"{finding.state:8} {finding.what:15} {finding.text}")
     return int(failed)

@@ -13,7 +13,7 @@ from ..config.settings import Settings
 from ..exceptions import ConfigError
 from ..stores.redis.cluster import ClusterStore
 from ..stores.redis.store import RedisStore
-from ..stores.redis.url import Kind, has_credentials, kind_of, read_group
+from ..stores.redis.url import Kind, has_credentials, iam_user_of, kind_of, read_group, secret_of
 from . import client
 from .credentials import Credentials, IamToken, Recycling, SecretToken
 from .endpoints import EndpointsFile, Group
@@ -72,21 +72,22 @@ class Cloud:
 
 def cloud_of(settings: Settings) -> Cloud:
     """Return the group and credentials that the settings ask for. Nothing is asked of AWS here."""
-    url = settings.redis_url or ""
-    name = read_group(url) if kind_of(url) is Kind.GROUP else None
-    region = name.region if name else None
-    credentials: Credentials | None = None
-    if settings.redis_token_secret:
-        credentials = SecretToken(settings.redis_token_secret, f"{PREFIX}REDIS_TOKEN_SECRET", region)
-    elif settings.redis_iam_user and name:
-        credentials = IamToken(settings.redis_iam_user, name, f"{PREFIX}REDIS_IAM_USER")
+    url, setting = settings.redis_url or "", f"{PREFIX}REDIS_URL"
+    name, credentials = read_group(url) if kind_of(url) is Kind.GROUP else None, credentials_in(url, setting)
     if name is None:
         return Cloud(None, credentials)
-    secrets = {
-        "REDIS_TOKEN_SECRET": settings.redis_token_secret,
-        "REDIS_IAM_USER": settings.redis_iam_user,
-        "REDIS_URL": has_credentials(url),
-    }
-    needs_tls = next((setting for setting, is_given in secrets.items() if is_given), None)
+    needs_tls = credentials is not None or has_credentials(url)
     memory = EndpointsFile(Path(f"{settings.journal}-endpoints") if settings.journal else None, name)
-    return Cloud(Group(name, f"{PREFIX}REDIS_URL", needs_tls=needs_tls, memory=memory), credentials)
+    return Cloud(Group(name, setting, needs_tls=needs_tls, memory=memory), credentials)
+
+
+def credentials_in(url: str, setting: str) -> Credentials | None:
+    """Return the credentials of AWS that a URL names.
+
+    :param setting: that has the URL, for messages.
+    """
+    name = read_group(url) if kind_of(url) is Kind.GROUP else None
+    if secret := secret_of(url):
+        return SecretToken(secret, setting, name.region if name else None)
+    user = iam_user_of(url)
+    return IamToken(user, name, setting) if user and name else None

@@ -53,17 +53,10 @@ _TOKEN_KEYS = ("auth_token", "token", "password")
 _STAGES = ("AWSCURRENT", "AWSPENDING", "AWSPREVIOUS")
 _MOST_LOGINS = 4
 _ARN = re.compile(r"arn:[a-z0-9-]+:secretsmanager:([a-z0-9-]+):[0-9]{12}:secret:.+", re.ASCII)
-_USER = re.compile(r"(?=.{1,40}\Z)[a-z](-?[a-z0-9])*", re.ASCII)
 
 
 class TokenNotKnownYet(driver.ConnectionError):
     """There is nothing to greet the server with yet."""
-
-
-def is_user(name: str) -> bool:
-    """Return whether a name can be the id of an ElastiCache user. AWS keeps ids in lower case; by IAM the name is the
-    same."""
-    return _USER.fullmatch(name) is not None
 
 
 def region_of(secret_id: str, region: str | None) -> str | None:

@@ -178,11 +178,11 @@ class Group:
 
     :param name: which group.
     :param setting: the one that names it, for messages.
-    :param needs_tls: the setting whose secret would be readable without TLS; None: there is none.
+    :param needs_tls: whether a secret would be readable without TLS.
     :param memory: shared with the processes of this host.
     """
 
-    def __init__(self, name: GroupName, setting: str, *, needs_tls: str | None, memory: EndpointsFile) -> None:
+    def __init__(self, name: GroupName, setting: str, *, needs_tls: bool, memory: EndpointsFile) -> None:
         self.name = name
         self.endpoints: Endpoints | None = None
         self.unusable: str | None = None
@@ -255,7 +255,7 @@ class Group:
             return "it is in cluster mode, where there is one database, number 0; leave the number out"
         if self._needs_tls and not found.tls:
             return (
-                f"it has no encryption in transit, and what {self._needs_tls} gives could be read on the way; "
+                "it has no encryption in transit, and what this application signs in with could be read on the way; "
                 "turn TransitEncryptionEnabled on"
             )
         return None

@@ -34,13 +34,15 @@ from ..stores.redis.url import (
     read_group,
     read_sentinel,
     read_server,
+    secret_of,
 )
 from .categories import names_problem
 
 Check = Callable[[str, Any], str | None]
 
 _URL_OPTIONS = frozenset(
-    {"db", "client_name", "max_connections", "ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile"}
+    {"db", "client_name", "max_connections", "token_secret"}
+    | {"ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile"}
 )
 _LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1", "", None})
 
@@ -111,14 +113,6 @@ def _boto3_problem(name: str) -> str | None:
     from ..aws import client as aws
 
     return None if aws.is_installed() else f"{name}: boto3 is not installed; {aws.EXTRA}"
-
-
-def cache_user(name: str, value: Any) -> str | None:
-    from ..aws.credentials import is_user
-
-    if isinstance(value, str) and is_user(value):
-        return None
-    return f"{name}: the id of an ElastiCache user: up to 40 lower-case letters, digits and single hyphens"
 
 
 def flag(name: str, value: Any) -> str | None:
@@ -286,6 +280,8 @@ _NUMBER_SIGN = "'#' ends a URL; in a password write %23"
 def redis_url_problems(name: str, url: str | None) -> list[str]:
     if not url:
         return []
+    if name == "replica_url" and secret_of(url) is not None:
+        return [f"{PREFIX}REPLICA_URL: token_secret is an option of REDIS_URL, and counts for both"]
     kinds: Mapping[Kind | None, Callable[[str, str], list[str]]] = {
         Kind.SENTINEL: _sentinel_problems,
         Kind.CLUSTER: _cluster_problems,
@@ -374,6 +370,8 @@ def _option_problems(url: str, known: Set[str] = _URL_OPTIONS) -> list[str]:
     for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"):
         if not all(Path(path).is_file() for path in options.get(name, [])):
             problems.append(f"{name}: there is no such file")
+    if not all(options.get("token_secret", ["app/token"])):
+        problems.append("token_secret is the name or the ARN of a secret in Secrets Manager")
     if not all(is_number(number) for number in options.get("db", [])):
         problems.append("db is the number of a database, as in redis://host:6379/?db=0")
     if not all(is_number(number) and 1 <= int(number) <= 10_000 for number in options.get("max_connections", [])):

@@ -20,7 +20,7 @@ from sqlalchemy.pool import StaticPool
 from ..exceptions import SessionValueError
 from ..policy.categories import AUTH, TRANSIENT_KEYS, CategoryTable
 from ..policy.serializer import check_key, encode
-from ..stores.redis.url import Kind, has_credentials, has_tls, kind_of
+from ..stores.redis.url import Kind, has_credentials, has_tls, kind_of, secret_of
 from ..stores.sql.dialects import RECOMMENDED, REFUSED
 from ..support.files import UnsafeFile, check_private
 from . import checks
@@ -45,7 +45,7 @@ def problems_of(settings: Settings, app: Flask, wrong: Set[str], tables: list[st
     if "encryption_keys" not in wrong:
         problems += _encryption_problems(settings, app)
     if "redis_url" not in wrong:
-        problems += _aws_problems(settings)
+        problems += _secret_problems(settings)
     either = ({"redis_url", "redis_client"}, {"database_url", "database_engine"})
     silent = frozenset(wrong).union(*(pair for pair in either if pair & wrong))
     about = tuple(f"{PREFIX}{name.upper()}{end}" for name in silent for end in (":", "["))
@@ -393,39 +393,29 @@ def _metrics_problems(settings: Settings) -> list[str]:
     return [*idle, f"{label}: cloudwatch needs a region: set AWS_DEFAULT_REGION, or name one in AWS_PROFILE's profile"]
 
 
-def _aws_problems(settings: Settings) -> list[str]:
-    """Check credentials that AWS gives: what they need, and what they cannot stand beside."""
-    given = [way for way in ("REDIS_TOKEN_SECRET", "REDIS_IAM_USER") if getattr(settings, way.lower())]
-    if len(given) > 1:
-        return [f"{PREFIX}{' and '.join(given)}: give one of them"]
-    if not given:
+def _secret_problems(settings: Settings) -> list[str]:
+    """Check the password that a secret of AWS holds: what it needs, and what it cannot stand beside."""
+    secret = secret_of(settings.redis_url)
+    if not secret:
         return []
-    [way] = given
-    if settings.redis_client is not None:
-        return [f"{PREFIX}{way}: a ready client brings its own credentials; give one of them"]
-    urls = {name.upper(): getattr(settings, name) for name in ("redis_url", "replica_url")}
-    known = {name: url for name, url in urls.items() if url and not checks.redis_url_problems(name.lower(), url)}
-    problems = [problem for name, url in known.items() for problem in _greeting_problems(way, name, url)]
-    return [f"{PREFIX}{way}: {problem}" for problem in problems or _asking_problems(settings)]
+    urls = {name: getattr(settings, name) for name in ("redis_url", "replica_url")}
+    known = {name: url for name, url in urls.items() if url and not checks.redis_url_problems(name, url)}
+    problems = [f"{name.upper()}: {problem}" for name, url in known.items() for problem in _greeting_problems(url)]
+    return [PREFIX + problem for problem in problems or _asking_problems(settings.redis_url, secret)]
 
 
-def _asking_problems(settings: Settings) -> list[str]:
+def _asking_problems(url: str | None, secret: str) -> list[str]:
     from ..aws import client as aws
     from ..aws.credentials import region_of
 
     if not aws.is_installed():
-        return [f"needs boto3; {aws.EXTRA}"]
-    secret = settings.redis_token_secret
-    if secret and kind_of(settings.redis_url) is not Kind.GROUP and not region_of(secret, aws.known_region()):
-        return ["no region is known; give the ARN of the secret, or set AWS_DEFAULT_REGION"]
+        return [f"REDIS_URL: token_secret needs boto3; {aws.EXTRA}"]
+    if kind_of(url) is not Kind.GROUP and not region_of(secret, aws.known_region()):
+        return ["REDIS_URL: no region is known; give the ARN of the token_secret, or set AWS_DEFAULT_REGION"]
     return []
 
 
-def _greeting_problems(way: str, name: str, url: str) -> list[str]:
-    if way == "REDIS_IAM_USER" and name == "REDIS_URL" and kind_of(url) is not Kind.GROUP:
-        return ["needs REDIS_URL = 'elasticache://group-id': a token is signed for one group"]
+def _greeting_problems(url: str) -> list[str]:
     if not has_tls(url):
-        return [f"{name} has no TLS, and the token could be read on the way; use rediss:// or elasticache://"]
-    if has_credentials(url):
-        return [f"{name} has a user or a password in it; give one of them"]
-    return []
+        return ["without TLS the token of token_secret could be read on the way; use rediss:// or elasticache://"]
+    return ["token_secret beside a user or a password; give one of them"] if has_credentials(url) else []

@@ -76,8 +76,6 @@ class Settings:
     replica_url: str | None = _setting(None, checks.optional(checks.text))
     redis_client: Any = _setting(None, checks.client)  # a ready client object instead of the URL; fakeredis too
     redis_timeout: float = _setting(0.2, checks.number(0.001, 60, _SECONDS))
-    redis_token_secret: str | None = _setting(None, checks.optional(checks.text))  # name or ARN in Secrets Manager
-    redis_iam_user: str | None = _setting(None, checks.optional(checks.cache_user))
     database_url: str | URL | None = _setting(None, checks.optional(checks.text))
     database_engine: Engine | None = _setting(None, checks.engine)
     database_timeout: float = _setting(0.25, checks.number(0.001, 60, _SECONDS))
@@ -260,6 +258,8 @@ _FORMER: Mapping[str, str] = {
     "feature_priorities": f"write {PREFIX}FEATURES = {{'name': {{'priority': 'high'}}}}",
     "redis_ca_file": f"put ?ssl_ca_certs=/path/ca.pem behind {PREFIX}REDIS_URL",
     "redis_max_connections": f"put ?max_connections=100 behind {PREFIX}REDIS_URL",
+    "redis_iam_user": f"name the user in {PREFIX}REDIS_URL, as in elasticache://user@group-id",
+    "redis_token_secret": f"put ?token_secret=… behind {PREFIX}REDIS_URL",
     "redis_token": f"put it into {PREFIX}REDIS_URL, as in rediss://:token@host:6379/0",
     "single_host": "SQLite beside a Redis on another host is taken for the choice of a single host",
     "health_fail_level": "let the monitor ask for the level, as in /healthz?fail_at=4",

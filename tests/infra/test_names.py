@@ -67,4 +67,4 @@ def test_the_table_of_outputs_names_what_there_is() -> None:
     assert outputs & set(good_template()["Outputs"]) == set(good_template()["Outputs"]) - {"CacheSecurityGroupId"}
     assert outputs - set(good_template()["Outputs"]) <= parameters_ <= set(good_template()["Parameters"])
     assert {name.lower() for name in settings} <= {f.name for f in fields(Settings)}
-    assert {"REDIS_URL", "REDIS_TOKEN_SECRET", "REDIS_IAM_USER", "ALERT_TOPICS"} <= settings
+    assert {"REDIS_URL", "REPLICA_URL", "ALERT_TOPICS"} <= settings

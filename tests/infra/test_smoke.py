@@ -17,6 +17,7 @@ from tests.integration.elasticache_site import REGION, URL, Aws, DnsCache, aws, 
 from tests.integration.tls import Authority, TlsFront
 
 USER = "app-user"
+BY_IAM = URL.replace("://", f"://{USER}@")
 Run = Callable[..., tuple[int, dict[str, tuple[str, str]]]]
 
 main: Callable[[list[str]], int] = runpy.run_path(str(INFRA / "smoke.py"))["main"]
@@ -47,8 +48,8 @@ def run(
         front = ends.enter_context(TlsFront(authority.context([name]), cache.port))
         names.ports = {name: front.port}
 
-        def run(*arguments: str) -> tuple[int, dict[str, tuple[str, str]]]:
-            code = main(["--url", URL, "--ca-file", str(authority.certificate), *arguments])
+        def run(url: str, *arguments: str) -> tuple[int, dict[str, tuple[str, str]]]:
+            code = main(["--url", url, "--ca-file", str(authority.certificate), *arguments])
             head, *lines = capsys.readouterr().out.splitlines()
             assert head == f"replication group 'sessions', region {REGION}"
             return code, {line[9:24].strip(): (line[:8].strip(), line[25:]) for line in lines}
@@ -61,7 +62,7 @@ def test_all_that_works_is_said_on_one_page(run: Run, aws: Aws, cache: Valkey) -
     """The rights are those of the template; nothing but the test's own two keys is left, which end by themselves."""
     sns: Any = aws.client("sns")
     topic = sns.create_topic(Name="alerts")["TopicArn"]
-    code, page = run("--iam-user", USER, "--topic", topic)
+    code, page = run(BY_IAM, "--topic", topic)
     assert {what: state for what, (state, _) in page.items()} == {
         "keys of AWS": "ok", "describe": "ok", "metrics": "ok", "alert": "ok", "token": "ok", "greeting": "ok",
         "rights": "ok", "EVALSHA": "ok", "no more rights": "ok", "tracking": "ok", "identity": "ok",
@@ -80,7 +81,7 @@ def test_what_does_not_work_is_named(run: Run, cache: Valkey) -> None:
     """A right that is missing fails it; what the extension can do without does not."""
     with cache.client() as admin:
         admin.execute_command("ACL", "SETUSER", USER, "-time", "-client|tracking", "+config|get")
-    code, page = run("--iam-user", USER)
+    code, page = run(BY_IAM)
     assert code == 1
     assert page["rights"] == ("failed", "refused: TIME")
     assert page["tracking"][0] == page["no more rights"][0] == "without"
@@ -89,7 +90,7 @@ def test_what_does_not_work_is_named(run: Run, cache: Valkey) -> None:
 
 def test_without_a_secret_there_is_no_token(run: Run) -> None:
     """It says which question AWS refused, and that the cache did not let it in."""
-    code, page = run("--secret", "app/token")
+    code, page = run(f"{URL}&token_secret=app/token")
     assert code == 1
     assert page["token"][0] == "failed"
     assert "there is none of this name" in page["token"][1]
@@ -102,7 +103,7 @@ def test_no_token_is_on_the_page(run: Run, aws: Aws) -> None:  # noqa: F811 - th
     aws.secrets.create_secret(
         Name="app/token", SecretString=f'{{"username": "{USER}", "password": "hunter2hunter2hunter2"}}'
     )
-    code, page = run("--secret", "app/token")
+    code, page = run(f"{URL}&token_secret=app/token")
     assert code == 0, page
     assert "hunter2" not in str(page)
     assert page["token"][1] == f"21 characters for {USER}"

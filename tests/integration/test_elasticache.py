@@ -490,7 +490,9 @@ def make_tls(request: pytest.FixtureRequest, authority: Authority) -> Callable[.
         request.getfixturevalue("group")
     make: Callable[..., Flask] = request.getfixturevalue("make")
     trusting = f"{URL}&ssl_ca_certs={authority.certificate}"
-    return lambda **config: make(**{"REDIS_URL": trusting, **config})
+    return lambda user="", option="", **config: make(
+        **{"REDIS_URL": trusting.replace("://", f"://{user}") + option, **config}
+    )
 
 
 def test_a_token_goes_over_tls_to_the_name_that_aws_gave(
@@ -534,7 +536,7 @@ def test_a_token_is_exchanged_under_load_without_a_failed_request(
     caplog.set_level(logging.INFO, "flask_langpont_session")
     locked.accept(OLD)
     aws.secrets.create_secret(Name="app/token", SecretString=OLD)
-    app = make_tls(REDIS_TOKEN_SECRET="app/token")
+    app = make_tls(option="&token_secret=app/token")
     with Load(app, renew=True) as load:
         load.goes_on(8)
         locked.accept(OLD, NEW)
@@ -558,11 +560,11 @@ def test_without_a_token_the_application_starts_and_waits_for_one(
 ) -> None:
     """Redis is not even greeted; when there is a secret, all is well without a restart. Its JSON may name a user."""
     locked.add_user("app")
-    app = make_tls(REDIS_TOKEN_SECRET="app/token")
+    app = make_tls(option="&token_secret=app/token")
     browser = app.test_client()
     assert browser.post("/login/7").status_code == 200
     assert who(browser)["level"] == 2
-    reason = "REDIS_TOKEN_SECRET: the secret: there is none of this name"
+    reason = "REDIS_URL: the secret: there is none of this name"
     wait_until(lambda: reason in caplog.text, "the reason in the log")
     assert locked.refusals == 0
     aws.secrets.create_secret(Name="app/token", SecretString=f'{{"username": "app", "password": "{OLD}"}}')
@@ -574,12 +576,12 @@ def test_without_a_token_the_application_starts_and_waits_for_one(
 def test_iam_greets_with_a_signed_token(
     make_tls: Callable[..., Flask], group: str, locked: Locked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The greeting is as the user of the setting, signed for the group; connections are made anew before their time
+    """The greeting is as the user of the URL, signed for the group; connections are made anew before their time
     is over."""
     locked.add_user("app-user")
     due: list[bool] = []
     monkeypatch.setattr(credentials.Recycling, "take_due", lambda self: bool(due) and due.pop())
-    app = make_tls(REDIS_IAM_USER="app-user")
+    app = make_tls(user="app-user@")
     browser = app.test_client()
     browser.post("/login/7")
     assert who(browser) == {"user": "7", "level": 0, "lang": None}

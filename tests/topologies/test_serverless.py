@@ -24,10 +24,10 @@ from .cluster_lab import Cluster
 from .conftest import MakeApp
 
 NAME = "sessions-abc123.serverless.apne1.cache.amazonaws.com"
-URL = f"elasticache+serverless://sessions?region={REGION}"
+USER = "app-user"
+URL = f"elasticache+serverless://{USER}@sessions?region={REGION}"
 CACHE = {"Engine": "valkey", "Status": "available", "Endpoint": {"Address": NAME, "Port": 6379}}
 
-USER = "app-user"
 RIGHTS = "on nopass ~session:* -@all +@read +@write +@connection +@transaction +@scripting -@dangerous +info +time"
 FEWER = "+cluster|slots +cluster|info -client|tracking -client|list -client|id -config -acl"
 """What AWS does not list for a serverless cache, as far as a Valkey can take it away."""
@@ -62,7 +62,7 @@ def test_sessions_live_in_a_serverless_cache(
     with ExitStack() as ends:
         front = ends.enter_context(TlsFront(authority.context([NAME]), cache.port))
         names.ports = {NAME: front.port}
-        app = make_app(REDIS_URL=f"{URL}&ssl_ca_certs={authority.certificate}", REDIS_IAM_USER=USER)
+        app = make_app(REDIS_URL=f"{URL}&ssl_ca_certs={authority.certificate}")
         ends.callback(close, app)
         visitor = sign_in(app, "7")
         wait_until(lambda: visitor.get("/who").json["level"] == 0, "level 0")

@@ -10,18 +10,19 @@ import click
 from flask.cli import with_appcontext
 
 from ...extension import state_of
+from ...stores.redis.url import iam_user_of, secret_of
 
 
 @click.command("iam-token")
 @click.option("--pipe", is_flag=True, help="Print it where standard output is no terminal, too.")
 @with_appcontext
 def iam_token(pipe: bool) -> None:
-    """Print a token to sign in with as REDIS_IAM_USER, signed with the keys of this host: a password for 15 minutes.
-    Standard output has nothing else; how long it is good for is said on standard error."""
+    """Print a token to sign in with as the user that an elasticache:// URL names, signed with the keys of this host: a
+    password for 15 minutes. Standard output has nothing else; how long it is good for is said on standard error."""
     settings = state_of().settings
-    if not settings.redis_iam_user:
+    if not iam_user_of(settings.redis_url) or secret_of(settings.redis_url):
         raise click.ClickException(
-            "LANGPONT_SESSION_REDIS_IAM_USER is not set: no token is signed for this application"
+            "LANGPONT_SESSION_REDIS_URL names no user that IAM signs in, as elasticache://user@group-id does"
         )
     if not pipe and not sys.stdout.isatty():
         raise click.ClickException(

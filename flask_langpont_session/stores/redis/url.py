@@ -53,9 +53,13 @@ CONNECTIONS = 50
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
 _SERVICE = re.compile(r"[A-Za-z0-9._-]+")  # the letters that a sentinel's own configuration allows
 _SENTINEL_PORT, _NODE_PORT = 26379, 6379
-GROUP_OPTIONS = frozenset({"region", "db", "max_connections", "ssl_ca_certs"})
+GROUP_OPTIONS = frozenset({"region", "db", "max_connections", "token_secret", "ssl_ca_certs"})
+_NOT_OF_THE_DRIVER = frozenset({"max_connections", "token_secret"})
+"""Options that this package reads itself. redis-py knows the first by another way, and not the second."""
+
 _SERVERLESS = "elasticache+serverless"
 _GROUP = re.compile(r"(?=.{1,40}\Z)[a-z](-?[a-z0-9])*", re.IGNORECASE | re.ASCII)
+_IAM_USER = re.compile(r"(?=.{1,40}\Z)[a-z](-?[a-z0-9])*", re.ASCII)  # AWS keeps ids of users in lower case
 _REGION = re.compile(r"[a-z]{2,}(-[a-z0-9]+)+", re.ASCII)
 
 
@@ -79,6 +83,21 @@ def _scheme_of(url: str | None) -> Scheme | None:
 def has_credentials(url: str) -> bool:
     """Return whether a user or a password is in a URL of any kind."""
     return "@" in _authority(url)[0]
+
+
+def iam_user_of(url: str | None) -> str | None:
+    """Return the id of the ElastiCache user that signs in by IAM: that of a group's URL, if no password is behind
+    it."""
+    if url is None or kind_of(url) is not Kind.GROUP:
+        return None
+    user, _, password = _authority(url)[0].rpartition("@")[0].partition(":")
+    return None if password else user or None
+
+
+def secret_of(url: str | None) -> str | None:
+    """Return the name or ARN of the secret in Secrets Manager that holds the password."""
+    given = options_of(url or "").values.get("token_secret")
+    return given[-1] if given else None
 
 
 class Options(NamedTuple):
@@ -123,8 +142,11 @@ def read_server(url: str) -> SplitResult:
 
 
 def for_redis_py(url: str) -> str:
-    """Return the URL of a single server in a scheme that redis-py knows."""
-    return url.replace("valkey", "redis", 1) if url.startswith("valkey") else url
+    """Return the URL of a single server in a scheme that redis-py knows, without the option that it does not know."""
+    place, mark, query = url.partition("?")
+    kept = [option for option in query.split("&") if unquote(option.partition("=")[0]) != "token_secret"]
+    place = place.replace("valkey", "redis", 1) if place.startswith("valkey") else place
+    return place + (mark + "&".join(kept) if any(kept) else "")
 
 
 # -- several hosts -----------------------------------------------------------------------------------------------------
@@ -188,7 +210,7 @@ def _read_many(url: str, *, called: str, port: int) -> tuple[tuple[Address, ...]
         raise ValueError("user:password@ stands once, before the first host; in a password write %40 for @, %2C for ,")
     credentials = {"username": unquote(username), "password": unquote(password)} if at else {}
     given = {name: value for name, value in credentials.items() if value}
-    options = {name: value for name, value in parse_qsl(query) if name != "max_connections"}
+    options = {name: value for name, value in parse_qsl(query) if name not in _NOT_OF_THE_DRIVER}
     return tuple(_address(host, called, port) for host in hosts.split(",")), path, {**given, **options}
 
 
@@ -231,13 +253,15 @@ class GroupName:
 def group_options(url: str) -> dict[str, str]:
     """Return the options of connections that the URL of a group has, as redis-py takes them."""
     parts, given = urlsplit(url), options_of(url).values
-    found = {"username": unquote(parts.username or ""), "password": unquote(parts.password or "")}
+    found = {}
+    if parts.password:  # else IAM signs the user in
+        found = {"username": unquote(parts.username or ""), "password": unquote(parts.password)}
     found["ssl_ca_certs"] = given.get("ssl_ca_certs", [""])[0]
     return {name: value for name, value in found.items() if value}
 
 
 def read_group(url: str) -> GroupName:
-    """Read ``elasticache://[user:password@]group-id[/db][?option=value…]``, or ``elasticache+serverless://…``.
+    """Read ``elasticache://[user[:password]@]group-id[/db][?option=value…]``, or ``elasticache+serverless://…``.
 
     :raises ValueError: what is wrong with it.
     """
@@ -247,8 +271,11 @@ def read_group(url: str) -> GroupName:
     except ValueError:
         raise ValueError("not a URL; write elasticache://group-id?region=…") from None
     user, at, group_id = parts.netloc.rpartition("@")
-    if at and not user.partition(":")[2]:
-        raise ValueError("a user needs a password behind it; REDIS_IAM_USER is one that IAM signs in")
+    if at and not user.partition(":")[2] and not _IAM_USER.fullmatch(user):
+        raise ValueError(
+            "a user without a password is one that IAM signs in: the id of an ElastiCache user, up to 40 lower-case "
+            "letters, digits and single hyphens"
+        )
     if not _GROUP.fullmatch(group_id):
         raise ValueError("the id of the group or cache stands alone: up to 40 letters, digits and single hyphens")
     if parts.fragment or set(options) - GROUP_OPTIONS or any(len(values) > 1 for values in options.values()):

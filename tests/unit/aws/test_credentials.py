@@ -121,7 +121,7 @@ def secrets(monkeypatch: pytest.MonkeyPatch) -> Iterator[Secrets]:
 
 @pytest.fixture
 def token(secrets: Secrets, clock: Clock) -> SecretToken:
-    return SecretToken("app/token", "LANGPONT_SESSION_REDIS_TOKEN_SECRET", "eu-west-1", clock=clock)
+    return SecretToken("app/token", "LANGPONT_SESSION_REDIS_URL", "eu-west-1", clock=clock)
 
 
 class Server:
@@ -293,7 +293,7 @@ def test_a_secret_that_is_missing_or_no_token_is_named(
     token.query.ask()
     secrets.stages = {"AWSCURRENT": '{"pin": "1234"}'}
     token.query.ask()
-    assert all(line.startswith("LANGPONT_SESSION_REDIS_TOKEN_SECRET: the secret: ") for line in caplog.messages)
+    assert all(line.startswith("LANGPONT_SESSION_REDIS_URL: the secret: ") for line in caplog.messages)
     assert "there is none of this name" in caplog.messages[0]
     assert "exactly one of auth_token, token, password" in caplog.messages[1]
     assert not token.known
@@ -373,7 +373,7 @@ def moment(monkeypatch: pytest.MonkeyPatch) -> Moment:
 
 def iam(region: str | None = "eu-west-1", *, serverless: bool = False, **options: Any) -> IamToken:
     cache = GroupName("my-replication-group-id", region, serverless=serverless)
-    return IamToken("my-user-id", cache, "LANGPONT_SESSION_REDIS_IAM_USER", **options)
+    return IamToken("my-user-id", cache, "LANGPONT_SESSION_REDIS_URL", **options)
 
 
 @pytest.mark.parametrize(("session_token", "signature"), KNOWN, ids=["static keys", "keys of a role"])
@@ -470,7 +470,7 @@ def test_before_there_are_keys_nothing_is_signed(keys: pytest.MonkeyPatch, caplo
     keys.delenv("AWS_ACCESS_KEY_ID")
     token = iam(None)
     token.query.ask()
-    assert caplog.messages[-1].startswith("LANGPONT_SESSION_REDIS_IAM_USER: the keys to sign with: there are no AWS")
+    assert caplog.messages[-1].startswith("LANGPONT_SESSION_REDIS_URL: the keys to sign with: there are no AWS")
     with pytest.raises(TokenNotKnownYet):
         token.get_credentials()
     keys.setenv("AWS_ACCESS_KEY_ID", "fakeAccessKeyId")

@@ -166,7 +166,7 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
     made.client.close()
 
 
-def make_group(memory: EndpointsFile = NOT_REMEMBERED, needs_tls: str | None = None, name: GroupName = NAME) -> Group:
+def make_group(memory: EndpointsFile = NOT_REMEMBERED, needs_tls: bool = False, name: GroupName = NAME) -> Group:
     return Group(name, "LANGPONT_SESSION_REDIS_URL", needs_tls=needs_tls, memory=memory)
 
 
@@ -200,7 +200,7 @@ def test_a_serverless_cache_is_asked_as_a_cluster(api: Api, caplog: pytest.LogCa
     api.will_say_of_a_cache(CACHE)
     moved = {**CACHE, "Endpoint": {"Address": "sessions-def456.serverless.x", "Port": 6379}}
     api.will_say_of_a_cache(moved)
-    group = make_group(needs_tls="REDIS_IAM_USER", name=SERVERLESS)
+    group = make_group(needs_tls=True, name=SERVERLESS)
     nodes = nodes_of(group)
     group.query.ask()
     assert (nodes.single(), nodes.seeds(), nodes.tls()) == (None, (Address(CACHE["Endpoint"]["Address"], 6379),), True)  # type: ignore[index]
@@ -306,17 +306,17 @@ def test_the_last_good_answer_stays(api: Api, caplog: pytest.LogCaptureFixture) 
 @pytest.mark.parametrize(
     ("name", "group", "needs_tls", "says"),
     [
-        (replace(NAME, db=2), CLUSTER, None, "one database, number 0; leave the number out"),
+        (replace(NAME, db=2), CLUSTER, False, "one database, number 0; leave the number out"),
         (
             NAME,
             described(TransitEncryptionEnabled=False),
-            "REDIS_TOKEN_SECRET",
-            "what REDIS_TOKEN_SECRET gives could be read",
+            True,
+            "what this application signs in with could be read",
         ),
     ],
 )
 def test_a_group_that_cannot_be_used_says_why(
-    api: Api, name: GroupName, group: dict[str, Any], needs_tls: str | None, says: str
+    api: Api, name: GroupName, group: dict[str, Any], needs_tls: bool, says: str
 ) -> None:
     """The reason is in the log and, by its class, in the errors of the store; what was good before stays."""
     for answer in (group, described(), group):
@@ -409,7 +409,7 @@ def test_what_is_remembered_must_be_usable_too(tmp_path: Path) -> None:
     """Credentials came later, and the group had no TLS then."""
     memory = EndpointsFile(tmp_path / "endpoints", NAME)
     memory.note(Endpoints(PRIMARY, tls=False))
-    assert not make_group(memory, needs_tls="REDIS_IAM_USER").known
+    assert not make_group(memory, needs_tls=True).known
     assert make_group(memory).known
 
 

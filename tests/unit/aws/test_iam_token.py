@@ -15,7 +15,7 @@ from flask_langpont_session import LangPontSession
 from flask_langpont_session.extension import state_of
 
 Run = Callable[..., Result]
-USER, CACHE = "app-user", "elasticache://sessions?region=eu-west-1"
+USER, CACHE = "app-user", "elasticache://app-user@sessions?region=eu-west-1"
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def run(environment: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Run]:
     app = Flask("app", instance_path=str(tmp_path))
 
     def run(*arguments: str, **config: Any) -> Result:
-        given = {"REDIS_URL": CACHE, "REDIS_IAM_USER": USER, **config}
+        given = {"REDIS_URL": CACHE, **config}
         app.config.update({f"LANGPONT_SESSION_{name}": value for name, value in given.items()})
         app.config.update(TESTING=True, SECRET_KEY="test key of the test suite, 32+ bytes")
         LangPontSession(app)
@@ -63,7 +63,7 @@ def test_a_token_is_handed_to_a_program(run: Run, caplog: pytest.LogCaptureFixtu
 
 def test_a_token_for_a_serverless_cache(run: Run) -> None:
     """It is signed for that type of resource."""
-    result = run("--pipe", REDIS_URL="elasticache+serverless://sessions?region=eu-west-1")
+    result = run("--pipe", REDIS_URL="elasticache+serverless://app-user@sessions?region=eu-west-1")
     assert "&ResourceType=ServerlessCache&" in result.stdout
 
 
@@ -84,8 +84,8 @@ def test_on_a_terminal_it_is_shown(run: Run, environment: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     ("config", "says"),
     [
-        ({"REDIS_URL": "rediss://cache.internal:6379/0", "REDIS_IAM_USER": None}, "REDIS_IAM_USER is not set"),
-        ({}, "REDIS_IAM_USER: the keys to sign with: there are no AWS credentials"),
+        ({"REDIS_URL": "rediss://cache.internal:6379/0"}, "REDIS_URL names no user that IAM signs in"),
+        ({}, "REDIS_URL: the keys to sign with: there are no AWS credentials"),
     ],
 )
 def test_why_there_is_none(run: Run, environment: pytest.MonkeyPatch, config: dict[str, Any], says: str) -> None:

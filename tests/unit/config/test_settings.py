@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import os
 import pwd
@@ -67,8 +66,6 @@ DEFAULTS: dict[str, Any] = {
     "REPLICA_URL": None,
     "REDIS_CLIENT": None,
     "REDIS_TIMEOUT": 0.2,
-    "REDIS_TOKEN_SECRET": None,
-    "REDIS_IAM_USER": None,
     "DATABASE_ENGINE": None,
     "DATABASE_TIMEOUT": 0.25,
     "MEMORY_BYTES": 67_108_864,
@@ -150,8 +147,6 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "REPLICA_URL": (7, "", "redis://h "),
     "REDIS_CLIENT": (object(), "redis://h", redis.asyncio.Redis(), redis.Redis),
     "REDIS_TIMEOUT": (0, -1, "0.2", True, None, float("nan"), float("inf")),
-    "REDIS_TOKEN_SECRET": (7, ""),
-    "REDIS_IAM_USER": (7, "", "1st-user", "two--hyphens", "end-", "under_score", "App-User", "ユーザー", "a" * 41),
     "DATABASE_URL": (7, "", "sqlite:///x\n"),
     "DATABASE_ENGINE": ("sqlite:///x", object()),
     "DATABASE_TIMEOUT": (0, -1, "1"),
@@ -238,6 +233,7 @@ SECRET = "pa55word"
 SQLITE = "sqlite:////var/lib/app/sessions.sqlite3"
 GROUP: dict[str, Any] = {**REMOTE, "REDIS_URL": "elasticache://sessions?region=ap-northeast-1"}
 TLS: dict[str, Any] = {**REMOTE, "REDIS_URL": "rediss://cache.internal:6379/0"}
+SEALED = "rediss://cache.internal:6379/0?token_secret="
 ARN = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:app/token-AbCdEf"
 TOPIC = "arn:aws:sns:ap-northeast-1:123456789012:langpont-critical-alerts"
 HOST: dict[str, Any] = {"SESSION_COOKIE_NAME": "__Host-session", "SESSION_COOKIE_SECURE": True}
@@ -466,28 +462,30 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ),
     # ElastiCache
     ({**REMOTE, "REDIS_URL": "elasticache://sessions"}, "REDIS_URL: no region is known; write elasticache://"),
-    ({**REMOTE, "REDIS_URL": f"elasticache://{SECRET}@sessions"}, "REDIS_URL: a user needs a password behind it"),
+    (
+        {**REMOTE, "REDIS_URL": f"elasticache://1{SECRET}@sessions"},
+        "REDIS_URL: a user without a password is one that IAM",
+    ),
     ({**TLS, "REPLICA_URL": GROUP["REDIS_URL"]}, "REPLICA_URL: the replicas of a group are found with its primary"),
     (
         {**GROUP, "REPLICA_URL": "rediss://reader.internal:6379/0"},
         "REPLICA_URL: the replicas of a group are found with its primaries",
     ),
-    ({**TLS, "REDIS_TOKEN_SECRET": "app/token"}, "REDIS_TOKEN_SECRET: no region is known; give the ARN"),
+    ({**TLS, "REDIS_URL": "rediss://h?token_secret=app/token"}, "REDIS_URL: no region is known; give the ARN"),
     ({"REDIS_TOKEN": SECRET}, "REDIS_TOKEN: there is no such setting any more: put it into LANGPONT_SESSION_REDIS_URL"),
     ({**REMOTE, "REDIS_URL": "redis://h?max_connections=0"}, "REDIS_URL: max_connections is a number from 1"),
-    ({**GROUP, "REDIS_TOKEN_SECRET": ARN, "REDIS_IAM_USER": "u"}, "REDIS_TOKEN_SECRET and REDIS_IAM_USER: give one"),
-    ({**TLS, "REDIS_IAM_USER": "app-user"}, "REDIS_IAM_USER: needs REDIS_URL = 'elasticache://group-id'"),
-    ({**REMOTE, "REDIS_TOKEN_SECRET": ARN}, "REDIS_TOKEN_SECRET: REDIS_URL has no TLS"),
-    ({**REMOTE, "REDIS_URL": "unix:///run/v.sock", "REDIS_TOKEN_SECRET": ARN}, "REDIS_TOKEN_SECRET: REDIS_URL has no"),
-    ({**TLS, "REPLICA_URL": "redis://h", "REDIS_TOKEN_SECRET": ARN}, "REDIS_TOKEN_SECRET: REPLICA_URL has no TLS"),
+    ({"REDIS_TOKEN_SECRET": ARN}, "REDIS_TOKEN_SECRET: there is no such setting any more: put ?token_secret="),
+    ({"REDIS_IAM_USER": "u"}, "REDIS_IAM_USER: there is no such setting any more: name the user in LANGPONT_SESSION_"),
     (
-        {**REMOTE, "REDIS_URL": f"rediss://:{SECRET}@h", "REDIS_TOKEN_SECRET": ARN},
-        "REDIS_TOKEN_SECRET: REDIS_URL has a user or a password in it",
+        {**GROUP, "REDIS_URL": f"elasticache://u@s?region=eu-west-1&token_secret={ARN}"},
+        "REDIS_URL: token_secret beside a user",
     ),
-    (
-        {"REDIS_CLIENT": redis.Redis(), "DATABASE_URL": REMOTE["DATABASE_URL"], "REDIS_TOKEN_SECRET": ARN},
-        "REDIS_TOKEN_SECRET: a ready client brings its own credentials",
-    ),
+    ({**REMOTE, "REDIS_URL": f"redis://h?token_secret={ARN}"}, "REDIS_URL: without TLS the token of token_secret"),
+    ({**REMOTE, "REDIS_URL": f"unix:///run/v.sock?token_secret={ARN}"}, "REDIS_URL: without TLS the token of"),
+    ({**TLS, "REDIS_URL": f"{SEALED}{ARN}", "REPLICA_URL": "redis://h"}, "REPLICA_URL: without TLS the token of"),
+    ({**TLS, "REPLICA_URL": f"{SEALED}{ARN}"}, "REPLICA_URL: token_secret is an option of REDIS_URL"),
+    ({**TLS, "REDIS_URL": SEALED}, "REDIS_URL: token_secret is the name or the ARN of a secret"),
+    ({**REMOTE, "REDIS_URL": f"rediss://:{SECRET}@h?token_secret={ARN}"}, "REDIS_URL: token_secret beside a user or"),
     # cookies that browsers throw away: no user could sign in, and nothing would say why
     ({"SESSION_COOKIE_NAME": "__Host-session"}, "SESSION_COOKIE_ … SESSION_COOKIE_SECURE = True"),
     ({**HOST, "SESSION_COOKIE_DOMAIN": "example.com"}, "SESSION_COOKIE_ … SESSION_COOKIE_DOMAIN"),
@@ -565,11 +563,10 @@ ACCEPTED: list[dict[str, Any]] = [
         for name in ("aws", "aws-cn")
     ),
     {**GROUP, "REDIS_URL": f"elasticache://:{SECRET}@sessions?region=ap-northeast-1&max_connections=7"},
-    {**GROUP, "REDIS_TOKEN_SECRET": "app/token"},
-    {**GROUP, "REDIS_IAM_USER": "app-user"},
-    {**TLS, "REDIS_TOKEN_SECRET": ARN},
-    {**TLS, "REDIS_TOKEN_SECRET": ARN, "REPLICA_URL": "valkeys://reader.internal:6379/0"},
-    {**REMOTE, "REDIS_URL": "rediss+sentinel://h1,h2/service", "REDIS_TOKEN_SECRET": ARN},
+    {**GROUP, "REDIS_URL": "elasticache://sessions?region=ap-northeast-1&token_secret=app/token"},
+    {**GROUP, "REDIS_URL": "elasticache://app-user@sessions?region=ap-northeast-1"},
+    {**TLS, "REDIS_URL": f"{SEALED}{ARN}", "REPLICA_URL": "valkeys://reader.internal:6379/0"},
+    {**REMOTE, "REDIS_URL": f"rediss+sentinel://h1,h2/service?token_secret={ARN}"},
     {},
     HOST,
     {**HOST, "SESSION_COOKIE_PATH": "/", "APPLICATION_ROOT": "/app"},
@@ -942,16 +939,14 @@ def test_a_journal_in_a_folder_that_is_not_there_yet_is_fine(load: Load, tmp_pat
 # -- ElastiCache -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("config", "setting"), [(GROUP, "REDIS_URL"), ({**TLS, "REDIS_TOKEN_SECRET": ARN}, "REDIS_TOKEN_SECRET")]
-)
+@pytest.mark.parametrize("config", [GROUP, {**TLS, "REDIS_URL": f"{SEALED}{ARN}"}])
 def test_elasticache_without_boto3_names_the_extra(
-    load: Load, monkeypatch: pytest.MonkeyPatch, config: dict[str, str], setting: str
+    load: Load, monkeypatch: pytest.MonkeyPatch, config: dict[str, str]
 ) -> None:
     """It is not installed with the package."""
     monkeypatch.setattr("flask_langpont_session.aws.client.is_installed", lambda: False)
     [problem] = problems_of(load, **config)
-    assert problem.startswith(f"{PREFIX}{setting}: ")
+    assert problem.startswith(f"{PREFIX}REDIS_URL: ")
     assert problem.endswith('pip install "flask-langpont-session[aws]"')
 
 
@@ -964,26 +959,20 @@ def test_elasticache_without_boto3_names_the_extra(
 IN_WORDS = {"REDIS_URL", "DATABASE_URL", "JOURNAL", "CATEGORIES"}
 
 
-def examples() -> list[tuple[str, dict[str, str]]]:
-    """The environments of the ElastiCache page, those that AWS is asked for and those by hand."""
-    text = DOCS.with_name("elasticache.md").read_text(encoding="utf-8")
-    found: list[tuple[str, dict[str, str]]] = []
-    for block in re.findall(r"```python\nREDIS = (\{.+?\n\})\n```", text, re.DOTALL):
-        found += ast.literal_eval(block).items()
-    return found
-
-
-def test_the_page_on_elasticache_shows_three_environments_and_one_by_hand() -> None:
-    """The environments are those of the deployment plan."""
-    assert [name for name, _ in examples()] == ["production", "staging", "development", "production"]
-
-
-@pytest.mark.parametrize(("name", "example"), examples())
+@pytest.mark.parametrize("environment", ["production", "staging", "development"])
 def test_the_examples_for_elasticache_are_accepted(
-    load: Load, no_region: None, name: str, example: dict[str, str]
+    load: Load, no_region: None, monkeypatch: pytest.MonkeyPatch, environment: str
 ) -> None:
-    """The examples need nothing that the host would have to know."""
-    assert load(**{**REMOTE, **example, "ENVIRONMENT": name}).redis_url == example["REDIS_URL"]
+    """The examples, those that AWS is asked for and the one by hand, need nothing that the host would have to know."""
+    monkeypatch.setenv("ENVIRONMENT", environment)
+    text = DOCS.with_name("elasticache.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.+?)```", text, re.DOTALL)
+    for block in blocks:
+        app = Flask("app")
+        exec(block, {"app": app})
+        given = app.config.get_namespace(PREFIX, lowercase=False)
+        assert load(**{**REMOTE, **given}).redis_url == given["REDIS_URL"]
+    assert len(blocks) == 4
 
 
 def documented() -> dict[str, list[str]]:

@@ -12,11 +12,13 @@ from flask_langpont_session.stores.redis.url import (
     for_redis_py,
     has_credentials,
     has_tls,
+    iam_user_of,
     kind_of,
     options_of,
     read_cluster,
     read_group,
     read_sentinel,
+    secret_of,
 )
 
 
@@ -70,11 +72,35 @@ def test_options_are_all_there() -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "known"), [("valkeys://valkey:6379", "rediss://valkey:6379"), ("unix:///valkey", "unix:///valkey")]
+    ("url", "known"),
+    [
+        ("valkeys://valkey:6379", "rediss://valkey:6379"),
+        ("unix:///valkey", "unix:///valkey"),
+        ("rediss://h/0?token_secret=app/token", "rediss://h/0"),
+        ("valkeys://h?db=1&token%5Fsecret=a&client_name=w", "rediss://h?db=1&client_name=w"),
+    ],
 )
 def test_redis_py_is_given_a_scheme_that_it_knows(url: str, known: str) -> None:
-    """The rest stays as it is."""
+    """The rest stays as it is, but for the option that is for AWS."""
     assert for_redis_py(url) == known
+
+
+@pytest.mark.parametrize(
+    ("url", "user", "secret"),
+    [
+        ("elasticache://app-user@group-id?region=eu-west-1", "app-user", None),
+        ("elasticache+serverless://app-user@cache?token_secret=", "app-user", ""),
+        ("elasticache://app-user:pa55word@group-id", None, None),
+        ("elasticache://:pa55word@group-id", None, None),
+        ("elasticache://group-id?token_secret=app/token", None, "app/token"),
+        ("rediss://app-user@h/0?db=1&token_secret=arn:aws:secretsmanager:eu-west-1:1:secret:a", None,
+         "arn:aws:secretsmanager:eu-west-1:1:secret:a"),
+        (None, None, None),
+    ],
+)  # fmt: skip
+def test_a_url_says_how_aws_signs_in(url: str | None, user: str | None, secret: str | None) -> None:
+    """By IAM, as the user of a group's URL that has no password; or with what a secret holds."""
+    assert (iam_user_of(url), secret_of(url)) == (user, secret)
 
 
 # -- several hosts -----------------------------------------------------------------------------------------------------
@@ -119,6 +145,7 @@ def test_what_the_url_of_a_cluster_says() -> None:
         ("elasticache://Sessions-1/", GroupName("sessions-1")),
         ("elasticache://s/3", GroupName("s", None, 3)),
         ("elasticache://app:pa55word@s?max_connections=5", GroupName("s")),
+        ("elasticache://app-user@s?token_secret=app/token", GroupName("s")),
         ("elasticache://s?region=ap-northeast-1&db=2", GroupName("s", "ap-northeast-1", 2)),
         ("elasticache://s?region=us-gov-west-1", GroupName("s", "us-gov-west-1")),
         (f"elasticache://{'a' * 40}", GroupName("a" * 40)),
@@ -140,7 +167,10 @@ def test_a_url_names_a_group(url: str, name: GroupName) -> None:
         (f"elasticache://{'a' * 41}", "id of the group or cache"),
         ("elasticache://group:6379", "id of the group or cache"),
         ("elasticache://master.group.x.apne1.cache.amazonaws.com", "id of the group or cache"),
-        ("elasticache://pa55word@group", "REDIS_IAM_USER"),
+        *(
+            (f"elasticache://{user}@group", "one that IAM signs in")
+            for user in ("", "1st-pa55word", "two--pa55word", "end-", "under_score", "App-User", "ユーザー", "a" * 41)
+        ),
         ("elasticache://group/zero", "number of a database"),
         ("elasticache://group?db=", "number of a database"),
         ("elasticache://group?region=tokyo", "name of an AWS region"),
