@@ -151,12 +151,13 @@ def what_users_get(settings: Settings, level: int) -> str:
 
 
 def table_lines(settings: Settings) -> list[str]:
-    """Return the decision table as Markdown, one line each; the docs' table is made of it."""
+    """Return the decision table as Markdown, one line each; the docs' table is made of it. Only those features have a
+    line of which this process has met a key; before it has, all."""
     heads = [f"{level} {name}" for level, name in LEVELS.items()]
     lines = [_row(["priority", *heads]), _row(["---"] * (len(heads) + 1))]
     lines += [_row([priority, *(settings.behaviour(priority, level) for level in LEVELS)]) for priority in Priority]
     lines += ["", _row(["category", "TTL", "feature", "priority", "session keys"]), _row(["---"] * 5)]
-    for feature in settings.table.features.values():
+    for feature in in_use(settings.table):
         keys = f"`{' '.join(feature.keys)}`"  # a * or _ is no emphasis here
         lines.append(_row([feature.category, _life(settings, feature.category), feature.name, feature.priority, keys]))
     return lines

@@ -27,7 +27,7 @@ from ..policy.ids import ANONYMOUS, SIGNED_IN
 from ..stores.backend import Backend
 from ..stores.host.forms import path_of
 from ..stores.host.group_commit import is_busy
-from ..stores.host.presence import FORGOTTEN, NEAR, Presence, parts_of
+from ..stores.host.presence import FEATURES, FORGOTTEN, NEAR, Presence, parts_of
 from ..stores.redis.records import Lack, Restore
 from ..support.logs import fields
 from . import steps
@@ -470,9 +470,14 @@ class GivingBack:
         return self._backend.primary.endpoints[PRIMARY + shard].server_identity.mark
 
     def _tell(self, done: Mapping[str, str]) -> bool:
-        """Tell the other workers what this one is through with, and commands how its memory and its near cache do, if
-        that is news. Return whether it was told."""
-        word = {**done, FORGOTTEN: self._backend.memory.forgotten, NEAR: self._backend.near_connections}
+        """Tell the other workers what this one is through with, and commands how its memory and its near cache do and
+        which features are in use, if that is news. Return whether it was told."""
+        word = {
+            **done,
+            FORGOTTEN: self._backend.memory.forgotten,
+            NEAR: self._backend.near_connections,
+            FEATURES: sorted(self._backend.table.features_in_use),
+        }
         with self._lock:
             is_news = word != self._said
             is_told = bool(is_news and ask_journal(lambda: self.presence.say(json.dumps(word)), "replay"))

@@ -22,7 +22,7 @@ from devservers.servers import Postgres, Valkey
 from devservers.web import PROJECT
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.ops.cli.commands import IN_SHORT, langpont
-from flask_langpont_session.stores.host.presence import NEAR, Presence
+from flask_langpont_session.stores.host.presence import FEATURES, NEAR, Presence
 from flask_langpont_session.stores.redis.near import NearCache
 from tests.support import former_release
 from tools.tables import application_table
@@ -273,6 +273,20 @@ def test_explain_shows_the_table_as_configured(make_app: MakeApp) -> None:
     assert "| low | primary | local_cache_fallback | default_value | disable_feature | disable_feature |" in lines
 
 
+def test_explain_names_what_the_workers_of_this_host_have_met(make_app: MakeApp) -> None:
+    """Without a worker all features; with one those of which it has met a key, and how many others there are."""
+    app = make_app(PRESET="application")
+    path = parts(app).backend.journal.file.path
+    worker = Presence(path, {})
+    worker.say(json.dumps({FEATURES: ["authentication", "theme"]}))
+    named = [line.split(" | ")[2] for line in run(app, "explain").stdout.split("session keys |\n")[1].splitlines()[1:]]
+    assert [name for name in named if name.strip()] == ["authentication", "theme"]
+    app = make_app(PRESET="application")
+    assert "9 features more, of which no worker here has met a key: --all-features" in run(app, "explain").stderr
+    worker.end()
+    assert "flash_messages" in run(make_app(PRESET="application"), "explain").stdout
+
+
 def test_explain_asks_no_store(make_app: MakeApp, primary: Valkey) -> None:
     """The configuration can be read while every store is down."""
     app = make_app()
@@ -500,7 +514,9 @@ def test_sessions_are_listed_with_the_names_to_end_them_by(make_app: MakeApp) ->
     lines = result.stdout.splitlines()
     assert [line.split()[0] for line in lines] == [first.digest, second.digest]
     for line in lines:
-        assert re.fullmatch(r"\S{43}  since [\d-]{10} [\d:]{8}  until [\d-]{10} [\d:]{8} if unused \(UTC\)", line)
+        assert re.fullmatch(r"\S{43}(  [\d-]{10} [\d:]{8}){2}", line)
+    head = result.stderr.splitlines()[0]
+    assert [head.index(name) for name in ("digest", "since (UTC)", "until, if unused")] == [0, 45, 66]
     assert "2 sessions of user 7" in result.stderr
     assert first.cookie.split(".")[0] not in result.output
     assert "1 session of user 8" in run(app, "sessions", "list", "8").stderr

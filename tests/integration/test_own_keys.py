@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from typing import Any
 
 import pytest
@@ -33,7 +34,8 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
 def explained(app: Flask, key: str) -> list[str]:
     result = app.test_cli_runner().invoke(langpont, ["explain", key])
     assert result.exit_code == 0, result.output
-    lines: list[str] = result.output.splitlines()
+    assert max(map(len, result.output.splitlines())) <= 100
+    lines: list[str] = re.sub(r"\n +", " ", result.output).splitlines()
     return lines
 
 

@@ -13,7 +13,7 @@ from flask.cli import with_appcontext
 from ...build import State
 from ...cli import langpont as langpont
 from ...config.checks import SEVERITIES
-from ...config.explanations import key_lines, table_lines
+from ...config.explanations import in_use, key_lines, table_lines
 from ...extension import state_of
 from ...policy.causes import cause_of
 from ...policy.errors import StoreError, role_of
@@ -24,6 +24,7 @@ from ...stores.host.summary import together
 from ...stores.sql.database import Database
 from ...stores.sql.dialects import place_of
 from ..diagnosis.findings import Unknown
+from ..diagnosis.read_host import features_of_workers
 from ..diagnosis.stores_now import StoreAnswer
 from .doctor import doctor
 from .drill import drill
@@ -31,7 +32,7 @@ from .iam_token import iam_token
 from .purge import purge
 from .sessions import sessions
 from .watch import watch
-from .words import PATIENCE, age_of, counted, folded, waiting_as_json, what_waits
+from .words import ALL_FEATURES, PATIENCE, age_of, counted, folded, waiting_as_json, what_waits
 
 for command in (doctor, drill, iam_token, purge, sessions, watch):
     langpont.add_command(command)
@@ -200,13 +201,21 @@ def alert_test(severity: str | None) -> None:
 
 @langpont.command("explain")
 @click.argument("key", required=False)
+@ALL_FEATURES
 @with_appcontext
-def explain(key: str | None) -> None:
-    """Print the decision table as configured: what each feature gets at each level, and its keys. With KEY: what
-    happens to that session key, and the line of configuration that changes it."""
+def explain(key: str | None, all_features: bool) -> None:
+    """Print the decision table as configured: what each feature gets at each level, and its keys. While workers run on
+    this host, only features of which they have met a key. With KEY: what happens to that session key, and the line of
+    configuration that changes it."""
     settings = state_of().settings
+    if not all_features:
+        settings.table.features_in_use.update(features_of_workers(state_of().backend.journal.file.path))
     for line in table_lines(settings) if key is None else key_lines(settings, key):
         click.echo("\n".join(folded(line)))
+    if key is None and (others := len(settings.table.features) - len(in_use(settings.table))):
+        click.echo(
+            f"{counted(others, 'feature')} more, of which no worker here has met a key: --all-features", err=True
+        )
 
 
 IN_SHORT = {

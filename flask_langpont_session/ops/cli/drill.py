@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,11 +17,12 @@ from ...build import State
 from ...config.checks import PREFIX
 from ...config.settings import ALONE
 from ...exceptions import ConfigError
-from ...extension import arrange
+from ...extension import arrange, state_of
 from ...policy.errors import StoreError
 from ...policy.levels import LEVELS
+from ..diagnosis.read_host import features_of_workers
 from .signals import interrupting, undisturbed
-from .words import in_ms
+from .words import ALL_FEATURES, in_ms
 
 if TYPE_CHECKING:
     from ..drill.run import Amounts, Drill, Outcome, Track
@@ -44,10 +45,12 @@ class NoDrill(click.ClickException):
 @click.argument("fault", type=click.Choice([*_FAULTS, "all"]))
 @click.option("--for", "seconds", default=30.0, show_default=True, type=click.FloatRange(0, 3600), help="Seconds.")
 @click.option("--yes", is_flag=True, help="Also where the application is neither in debug nor under test.")
+@ALL_FEATURES
 @with_appcontext
-def drill(fault: str, seconds: float, yes: bool) -> None:
+def drill(fault: str, seconds: float, yes: bool, all_features: bool) -> None:
     """Let this process lose a store, and say what each feature of the table gets before, during and after: from where,
-    how quickly, and whether the table promises that.
+    how quickly, and whether the table promises that. While workers run on this host, only features of which they have
+    met a key.
 
     Only the connections of this process fail; the site goes on as before. The sessions are of a user of the drill's own
     and are deleted at the end, also by Ctrl-C and SIGTERM. Exit code 0 if each feature got what is promised, 1 if not,
@@ -56,10 +59,10 @@ def drill(fault: str, seconds: float, yes: bool) -> None:
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
     if not (yes or app.debug or app.testing):
         raise NoDrill(_NEEDS_YES)
-    is_well = True
+    is_well, used = True, set[str]() if all_features else features_of_workers(state_of().backend.journal.file.path)
     with interrupting(), _copy_of(app) as state, _drill_of(app, state) as made:
         for name in _FAULTS if fault == "all" else (fault,):
-            is_well = _one(made, name, seconds) and is_well
+            is_well = _one(made, name, seconds, used) and is_well
     if not is_well:
         raise SystemExit(1)
 
@@ -118,12 +121,12 @@ def _clean_up(made: Drill) -> None:
         )
 
 
-def _one(made: Drill, name: str, seconds: float) -> bool:
+def _one(made: Drill, name: str, seconds: float, used: Container[str]) -> bool:
     from ..drill.faults import IN_WORDS, Fault
 
     fault = Fault(name)
     click.echo(f"{fault}: in this process {IN_WORDS[fault]}, for {seconds:g} s")
-    outcome = made.run(fault, seconds)
+    outcome = made.run(fault, seconds, used)
     for line in lines_of(outcome):
         click.echo(line)
     return outcome.is_as_promised
@@ -131,24 +134,24 @@ def _one(made: Drill, name: str, seconds: float) -> bool:
 
 def lines_of(outcome: Outcome) -> Iterator[str]:
     """Yield the result of one drill, for people."""
-    noticed = f"noticed after {outcome.noticed:.2f} s, in which the slowest request took {in_ms(outcome.slowest)}"
+    noticed = f"noticed after {outcome.noticed:.2f} s (slowest request {in_ms(outcome.slowest)})"
     yield f"  level {outcome.level} {LEVELS[outcome.level]}, {noticed}; all well {outcome.over:.2f} s after its end"
     for name, (said, is_ok) in outcome.signing.items():
         yield f"  {'ok ' if is_ok else 'BAD'} {name:22}{said}"
     for track in outcome.tracks:
-        yield f"  {'BAD' if track.problem else 'ok '} {track.feature.name:22}{_told(track)}"
+        yield f"  {'BAD' if track.problem else 'ok '} {track.feature.name:22}{track.promised.behaviour}"
+        yield from (f"      {line}" for line in _told(track))
         if track.problem:
             yield f"      {track.problem}"
     bad = sum(track.problem is not None for track in outcome.tracks) + sum(not ok for _, ok in outcome.signing.values())
     yield f"  {f'{bad} not as promised' if bad else 'all as promised'}"
 
 
-def _told(track: Track) -> str:
+def _told(track: Track) -> Iterator[str]:
     written = f", written to {_amounts(track.written)}" if track.written.seconds else ""
-    return (
-        f"{track.promised.behaviour:21} before: {_amounts(track.before)}; during: {_amounts(track.shown)}{written}; "
-        f"after: {_amounts(track.after)}"
-    )
+    yield f"before: {_amounts(track.before)}"
+    yield f"during: {_amounts(track.shown)}{written}"
+    yield f"after: {_amounts(track.after)}"
 
 
 def _amounts(amounts: Amounts) -> str:

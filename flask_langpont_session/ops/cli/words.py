@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 import time
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
+
+import click
 
 from ...stores.host.journal import Waiting
 
@@ -25,12 +28,21 @@ def counted(number: int, thing: str, things: str = "") -> str:
     return f"{number} {thing if number == 1 else things or f'{thing}s'}"
 
 
+ALL_FEATURES = click.option("--all-features", is_flag=True, help="Also those of which no worker here has met a key.")
+
+
 def folded(row: str) -> Iterator[str]:
-    """Yield a row of a table as rows that fit a terminal: what is too long in the last cell stands below it."""
-    cells = row.strip("| ").split(" | ")
-    if len(row) <= COLUMNS or not row.startswith("|"):
+    """Yield a row as rows that fit a terminal: what is too long behind its label, or in a table's last cell, stands
+    below that."""
+    if len(row) <= COLUMNS:
         yield row
         return
+    if not row.startswith("|"):
+        label = re.match(r"\s*(?:\S+ )+? +", row)
+        below = " " * (label.end() if label else 4)
+        yield from textwrap.wrap(row, COLUMNS, subsequent_indent=below, break_long_words=False, break_on_hyphens=False)
+        return
+    cells = row.strip("| ").split(" | ")
     room = COLUMNS - len(" | ".join(["", *cells[:-1], "", ""]))
     for text in textwrap.wrap(cells[-1].strip("`"), room, break_long_words=False, break_on_hyphens=False):
         yield f"| {' | '.join([*cells[:-1], f'`{text}`'])} |"

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Container
+from collections.abc import Container, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from ...policy.errors import StoreError
 from ...stores.host.commit_counter import counter_path
 from ...stores.host.forms import path_of, unread
-from ...stores.host.presence import FORGOTTEN, Presence, parts_of
+from ...stores.host.presence import FEATURES, FORGOTTEN, Presence, parts_of
 from .facts import File, Host
 from .findings import Unknown
 
@@ -33,8 +34,19 @@ def read_host(journal: Path | None) -> Host:
 
 def said_by_workers(journal: Path, part: str) -> tuple[int, ...]:
     """Return a number that each worker of this host has said of itself, such as :data:`.FORGOTTEN`."""
+    return tuple(word.get(part, 0) for word in _words_of_workers(journal))
+
+
+def features_of_workers(journal: Path | None) -> set[str]:
+    """Return the names of the features of which a worker of this host has met a key; none, if no worker runs here, or
+    each is alone with its journal."""
+    words = () if journal is None else _words_of_workers(journal)
+    return {name for word in words for name in word.get(FEATURES, ())}
+
+
+def _words_of_workers(journal: Path) -> Sequence[Mapping[str, Any]]:
     with suppress(StoreError):  # what is wrong with the folder is wrong with the journal, which is said
-        return tuple(parts_of(word).get(part, 0) for word in Presence(journal, {}).others())
+        return tuple(map(parts_of, Presence(journal, {}).others()))
     return ()
 
 

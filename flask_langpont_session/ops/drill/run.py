@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -176,10 +176,11 @@ class Drill:
 
     # -- one drill -----------------------------------------------------------------------------------------------------
 
-    def run(self, fault: Fault, seconds: float) -> Outcome:
+    def run(self, fault: Fault, seconds: float, used: Container[str] = ()) -> Outcome:
         """Make one drill: before, during, and after.
 
         :param seconds: that the outage lasts once it was noticed, or as long as one round takes.
+        :param used: names of the features that are tried; empty: all are.
         :raises NotReady: the stores are not well before, or one is lost before the fault begins.
         :raises NotWell: nor afterwards; or the outage was not noticed.
         """
@@ -189,7 +190,7 @@ class Drill:
             raise NotReady(str(error)) from None
         level = self._level_of(fault)
         answering = Answering(reads=level < 2, database=fault is not Fault.DATABASE_DOWN)
-        outcome = Outcome(fault, level, answering, list(self._tracks(level, answering)))
+        outcome = Outcome(fault, level, answering, list(self._tracks(level, answering, used)))
         reader, leaver = self._signed_in(), self._signed_in()
         for track in outcome.tracks:
             self._begin(reader, track)
@@ -214,8 +215,10 @@ class Drill:
         has_replica = REPLICA in self._backend.redis and bool(self._backend.redis[REPLICA].endpoints)
         return 1 if has_replica else 2
 
-    def _tracks(self, level: int, answering: Answering) -> Iterator[Track]:
+    def _tracks(self, level: int, answering: Answering, used: Container[str]) -> Iterator[Track]:
         for feature in self._settings.table.features.values():
+            if used and feature.name not in used:
+                continue
             yield Track(feature, key_of(self._settings, feature), promise(self._settings, feature, level, answering))
 
     def _begin(self, reader: Browser, track: Track) -> None:

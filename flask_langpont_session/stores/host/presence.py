@@ -29,6 +29,9 @@ FORGOTTEN = "forgotten"
 NEAR = "near"
 """The part of a word that says how many connections of the near cache its worker has."""
 
+FEATURES = "features"
+"""The part of a word that names the features of which its worker has met a key."""
+
 
 def parts_of(word: str) -> Mapping[str, Any]:
     """Return the parts of a worker's word; none yet, if it is being written at this moment."""
