@@ -73,13 +73,14 @@ def status(as_json: bool) -> None:
         found[JOURNAL], waiting = StoreAnswer(None, waiting.why, waiting.error), None
     elif state.backend.journal.file.path is not None:
         found[JOURNAL], waiting = StoreAnswer(None, None), waiting or Waiting(0, None)
+    told: dict[str, Any] = {name: answer.problem or "ok" for name, answer in found.items()}
+    told |= {"near_cache": {name: why_not or "ok" for name, why_not in near.items()}} if near else {}
+    told |= {"waiting": waiting_as_json(waiting)} if waiting else {}
     if as_json:
-        told: dict[str, Any] = {name: answer.problem or "ok" for name, answer in found.items()}
-        told |= {"near_cache": {name: why_not or "ok" for name, why_not in near.items()}} if near else {}
-        click.echo(json.dumps(told | ({"waiting": waiting_as_json(waiting)} if waiting else {})))
+        click.echo(json.dumps(told))
     else:
         for name, answer in found.items():
-            more = f", {what_waits(waiting)}" if name == JOURNAL and waiting else ""
+            more = f", {what_waits(told['waiting'])}" if name == JOURNAL and waiting else ""
             if name in near:
                 more = f", no near cache: {near[name]}" if near[name] else ", near cache"
             click.echo(f"{name:10} {answer.problem or 'ok'}{more}")
@@ -130,12 +131,15 @@ def journal(as_json: bool, archive: bool) -> None:
         summary, place = waiting.summary(), path_of(path)
     except StoreError as error:
         raise click.ClickException(f"{path_of(path)} cannot be read: {error}. {_IF_DAMAGED}") from None
+    told = _summary_as_json(summary)
     if as_json:
         files = [{"file": str(other.path), "why": other.why} for other in others]
-        click.echo(json.dumps(_summary_as_json(summary) | ({"unread": files} if files else {})))
+        click.echo(json.dumps(told | ({"unread": files} if files else {})))
     else:
-        for line in _summary_lines(summary):
-            click.echo(line)
+        for kind in summary.kinds:
+            click.echo(f"{kind.replace('_', ' '):20}{told[kind]['entries']}{age_of(told[kind])}")
+        click.echo(f"{'sessions':20}{summary.signed_in} signed in, {counted(summary.visitors, 'visitor')}")
+        click.echo(f"{'all':20}{what_waits(told['waiting'])}")
         click.echo(f"{'file':20}{summary.bytes} bytes, {place}")
         for other in others:
             click.echo(f"{'not read':20}{other.path}: {other.why}; --archive renames it")
@@ -155,24 +159,13 @@ def _archive(journal: Path) -> None:
         click.echo("There is nothing that this release cannot read.")
 
 
-def _all_waiting(summary: Summary) -> Waiting:
-    return together(waiting for kind, waiting in summary.kinds.items() if kind != "copies")
-
-
 def _summary_as_json(summary: Summary) -> dict[str, Any]:
     return {
         **{kind: waiting_as_json(waiting) for kind, waiting in summary.kinds.items()},
-        "waiting": waiting_as_json(_all_waiting(summary)),
+        "waiting": waiting_as_json(together(each for kind, each in summary.kinds.items() if kind != "copies")),
         "sessions": {"signed_in": summary.signed_in, "visitors": summary.visitors},
         "bytes": summary.bytes,
     }
-
-
-def _summary_lines(summary: Summary) -> Iterator[str]:
-    for kind, waiting in summary.kinds.items():
-        yield f"{kind.replace('_', ' '):20}{waiting.entries}{age_of(waiting)}"
-    yield f"{'sessions':20}{summary.signed_in} signed in, {counted(summary.visitors, 'visitor')}"
-    yield f"{'all':20}{what_waits(_all_waiting(summary))}"
 
 
 @langpont.command("alert-test")

@@ -20,13 +20,12 @@ from ...policy.ids import is_digest
 from ...policy.plans import Revoked
 from ...policy.users import authenticated_at
 from ...session.values import SessionInfo
-from ...stores.host.journal import Waiting
 from ..diagnosis.findings import Unknown
 from .words import PATIENCE, age_of, counted, folded, lasting, waiting_as_json
 
 if TYPE_CHECKING:
     from ...policy.devices import DescribedRow
-    from ..diagnosis.one_session import InRedis, OneSession, Stored
+    from ..diagnosis.one_session import InRedis, OneSession
 
 
 @click.group("sessions")
@@ -140,105 +139,27 @@ def show_session(digest: str, is_json: bool) -> None:
     settings = state.settings
     lives = settings.life, settings.permanent_life(current_app.permanent_session_lifetime)
     found = read_session(state.backend, whole, lives)
+    told = _as_object(found)
     if is_json:
-        click.echo(json.dumps(_as_object(found)))
+        click.echo(json.dumps(told))
     else:
-        for name, text in _lines(found):
+        for name, text in _lines(told):
             click.echo(f"{name:20}{text}".rstrip())
     if found.state is SessionState.NOT_FOUND:
         raise SystemExit(1)
-
-
-# -- one session, for people -------------------------------------------------------------------------------------------
-
-_STATES = {
-    "visitor": "a visitor's: it has no user",
-    "dead": "ended for ever",
-    "idle_expired": "over: it was not used for too long",
-    "expired": "over: its life in all is used up",
-    "unconfirmed": "Redis has it; what the database has, which alone decides, is not known",
-    "unknown": "not known: not every store answers",
-    "not_found": "no store has anything of it",
-}
-
-Lines = Iterator[tuple[str, str]]
-"""Lines: the subject of each, and its text."""
-
-
-def _lines(found: OneSession) -> Lines:
-    yield "digest", found.digest
-    yield "state", _STATES.get(found.state, found.state)
-    if found.described is None or isinstance(found.described, Unknown):
-        yield "database", found.described.why if found.described else "it has no row"
-    else:
-        yield from _row_lines(found, found.described)
-    if isinstance(found.redis, Unknown):
-        yield "redis", found.redis.why
-    else:
-        yield from _redis_lines(found.redis)
-    if isinstance(found.journal, Unknown):
-        yield "journal", found.journal.why
-    else:
-        yield from _journal_lines(found.journal or {})
-
-
-def _row_lines(found: OneSession, described: DescribedRow) -> Lines:
-    row = described.row
-    yield "user", "none" if row.user_id is None else row.user_id
-    yield "created", _clock(row.created_at)
-    at_ms = authenticated_at(row)
-    yield "authenticated", "not known" if at_ms is None else _clock(at_ms)
-    if found.last_seen:
-        at, within_ms = found.last_seen
-        yield "last seen", f"{_clock(at)}, or {f'up to {lasting(within_ms / 1000)} ' if within_ms else ''}later"
-    yield "expires", f"{_clock(found.idle_expires_at)} if unused; {_clock(row.absolute_expires_at)} in any case"
-    yield "database", f"version {row.version}, changed {_clock(described.updated_at)}"
-    yield "successor", described.successor or "none"
-    if described.ended_by is not None:
-        yield "ended by", described.ended_by
-
-
-def _redis_lines(found: InRedis) -> Lines:
-    auth = found.auth
-    if auth is None:
-        what = "no record of a sign-in" if found.categories or found.shadow else "nothing"
-    elif auth.is_live:
-        what = f"version {auth.version}, confirmed by the database {_clock(auth.stamp)}"
-    else:
-        what = f"a tombstone; the database {'knew' if auth.version else 'had yet to hear'} of it"
-    yield "redis", f"{found.server}: {what}"
-    for end, stored in (("", found.categories), (", of its anonymous shadow", found.shadow)):
-        for name, category in stored.items():
-            yield f"  {name}", f"{_amount(category)}{end}"
-
-
-def _amount(stored: Stored) -> str:
-    left = "without an end" if stored.left_ms is None else f"{lasting(stored.left_ms / 1000)} left"
-    return f"{counted(stored.keys, 'key')}, {counted(stored.bytes, 'byte')}, {left}"
-
-
-def _journal_lines(found: Mapping[str, Waiting]) -> Lines:
-    kinds = {kind: waiting for kind, waiting in found.items() if waiting.entries}
-    yield "journal", "" if kinds else "this host has nothing of it"
-    for kind, waiting in kinds.items():
-        yield f"  {kind.replace('_', ' ')}", f"{waiting.entries}{age_of(waiting)}"
-
-
-def _clock(ms: int) -> str:
-    return f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 # -- one session, for programs -----------------------------------------------------------------------------------------
 
 
 def _as_object(found: OneSession) -> dict[str, Any]:
-    seen = found.last_seen
+    at, within_ms = found.last_seen or (0, None)
     return {
         "digest": found.digest,
         "state": str(found.state),
         "idle_expires_at": _moment(found.idle_expires_at),
-        "last_seen_at": seen and _moment(seen[0]),
-        "last_seen_within_seconds": seen and seen[1] and seen[1] / 1000,
+        "last_seen_at": _moment(at),
+        "last_seen_within_seconds": within_ms and within_ms / 1000,
         "database": _or_error(found.described, _row_as_object),
         "redis": _or_error(found.redis, _redis_as_object),
         "journal": _or_error(
@@ -276,16 +197,82 @@ def _redis_as_object(found: InRedis) -> dict[str, Any]:
         "tombstone": found.has_tombstone,
         "version": auth and auth.version,
         "confirmed_at": auth and _moment(auth.stamp),
-        "categories": {name: _stored_as_object(stored) for name, stored in found.categories.items()},
-        "shadow": {name: _stored_as_object(stored) for name, stored in found.shadow.items()},
+        "categories": found.categories,
+        "shadow": found.shadow,
     }
 
 
-def _stored_as_object(stored: Stored) -> dict[str, Any]:
-    left = stored.left_ms
-    return {"keys": stored.keys, "bytes": stored.bytes, "ttl_seconds": left and left / 1000}
-
-
 def _moment(ms: int) -> str | None:
-    """Return a moment for people; None: it is not known."""
+    """Return a moment for programs; None: it is not known."""
     return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="seconds") if ms else None
+
+
+# -- one session, for people -------------------------------------------------------------------------------------------
+
+_STATES = {
+    "visitor": "a visitor's: it has no user",
+    "dead": "ended for ever",
+    "idle_expired": "over: it was not used for too long",
+    "expired": "over: its life in all is used up",
+    "unconfirmed": "Redis has it; what the database has, which alone decides, is not known",
+    "unknown": "not known: not every store answers",
+    "not_found": "no store has anything of it",
+}
+
+Lines = Iterator[tuple[str, str]]
+"""Lines: the subject of each, and its text."""
+
+
+def _lines(told: Mapping[str, Any]) -> Lines:
+    """Yield in words what programs are told."""
+    yield "digest", told["digest"]
+    yield "state", _STATES.get(told["state"], told["state"])
+    for name, lines in (("database", _row_lines), ("redis", _redis_lines), ("journal", _journal_lines)):
+        if "error" in (told[name] or {}):
+            yield name, told[name]["error"]
+        else:
+            yield from lines(told)
+
+
+def _row_lines(told: Mapping[str, Any]) -> Lines:
+    if (row := told["database"]) is None:
+        yield "database", "it has no row"
+        return
+    yield "user", "none" if row["user"] is None else row["user"]
+    yield "created", _clock(row["created_at"])
+    yield "authenticated", _clock(row["authenticated_at"])
+    if told["last_seen_at"]:
+        within = told["last_seen_within_seconds"]
+        yield "last seen", f"{_clock(told['last_seen_at'])}, or {f'up to {lasting(within)} ' if within else ''}later"
+    yield "expires", f"{_clock(told['idle_expires_at'])} if unused; {_clock(row['absolute_expires_at'])} in any case"
+    yield "database", f"version {row['version']}, changed {_clock(row['updated_at'])}"
+    yield "successor", row["successor"] or "none"
+    if row["ended_by"] is not None:
+        yield "ended by", row["ended_by"]
+
+
+def _redis_lines(told: Mapping[str, Any]) -> Lines:
+    redis = told["redis"]
+    if redis["version"] is None:
+        what = "no record of a sign-in" if redis["categories"] or redis["shadow"] else "nothing"
+    elif redis["tombstone"]:
+        what = f"a tombstone; the database {'knew' if redis['version'] else 'had yet to hear'} of it"
+    else:
+        what = f"version {redis['version']}, confirmed by the database {_clock(redis['confirmed_at'])}"
+    yield "redis", f"{redis['server']}: {what}"
+    for part, end in (("categories", ""), ("shadow", ", of its anonymous shadow")):
+        for name, stored in redis[part].items():
+            left = stored["ttl_seconds"]
+            is_kept = "without an end" if left is None else f"{lasting(left)} left"
+            yield f"  {name}", f"{counted(stored['keys'], 'key')}, {counted(stored['bytes'], 'byte')}, {is_kept}{end}"
+
+
+def _journal_lines(told: Mapping[str, Any]) -> Lines:
+    kinds = {kind: waiting for kind, waiting in (told["journal"] or {}).items() if waiting["entries"]}
+    yield "journal", "" if kinds else "this host has nothing of it"
+    for kind, waiting in kinds.items():
+        yield f"  {kind.replace('_', ' ')}", f"{waiting['entries']}{age_of(waiting)}"
+
+
+def _clock(moment: str | None) -> str:
+    return f"{moment[:19].replace('T', ' ')} UTC" if moment else "not known"

@@ -109,7 +109,7 @@ def _journal(look: Look) -> str:
         return "no file on this host"
     if isinstance(look.journal, Unknown):
         return look.journal.why
-    return f"{what_waits(look.journal)}{used}"
+    return f"{what_waits(waiting_as_json(look.journal))}{used}"
 
 
 def _clock(at: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -59,19 +59,18 @@ def in_ms(seconds: float) -> str:
     return f"{seconds * 1000:.1f} ms"
 
 
-def age_of(waiting: Waiting) -> str:
-    """Return the end of a sentence about what waits: since when; empty: that is not known."""
-    seconds = waiting.oldest_seconds(time.time())
-    return "" if seconds is None else f", the oldest for {lasting(seconds)}"
-
-
-def what_waits(waiting: Waiting) -> str:
-    """Return how much waits, and since when, for people."""
-    if not waiting.entries:
-        return "nothing waits"
-    return f"{waiting.entries} {'waits' if waiting.entries == 1 else 'wait'}{age_of(waiting)}"
-
-
 def waiting_as_json(waiting: Waiting) -> dict[str, Any]:
     """Return how much waits, and for how long, for programs."""
     return {"entries": waiting.entries, "oldest_seconds": waiting.oldest_seconds(time.time())}
+
+
+def age_of(told: Mapping[str, Any]) -> str:
+    """Return the end of a sentence about what waits, as programs are told: for how long; empty: that is not known."""
+    seconds = told["oldest_seconds"]
+    return "" if seconds is None else f", the oldest for {lasting(seconds)}"
+
+
+def what_waits(told: Mapping[str, Any]) -> str:
+    """Return how much waits, as programs are told, and for how long, for people."""
+    number = told["entries"]
+    return f"{number} {'waits' if number == 1 else 'wait'}{age_of(told)}" if number else "nothing waits"

@@ -49,18 +49,9 @@ class SessionState(StrEnum):
     NOT_FOUND = "not_found"
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """The record of one category in Redis.
-
-    :param keys: how many keys of the session.
-    :param bytes: of their names and values.
-    :param left_ms: for how long it is kept yet, unless it is used; None: for ever, which nothing of this package is.
-    """
-
-    keys: int
-    bytes: int
-    left_ms: int | None
+Stored = Mapping[str, float | None]
+"""The record of one category in Redis: how many ``keys`` of the session, the ``bytes`` of their names and values, and
+``ttl_seconds``, for which it is kept yet, unless it is used; None: for ever, which nothing of this package is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,4 +222,4 @@ def _ask_redis(backend: Backend, store: SessionStore, digest: str) -> InRedis:
 
 def _stored(fields: Mapping[bytes, bytes], left_ms: int) -> Stored:
     sizes = [len(name) + len(value) for name, value in fields.items() if not name.startswith(b"@")]
-    return Stored(len(sizes), sum(sizes), left_ms if left_ms >= 0 else None)
+    return {"keys": len(sizes), "bytes": sum(sizes), "ttl_seconds": left_ms / 1000 if left_ms >= 0 else None}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from flask_langpont_session.ops.diagnosis.findings import Unknown
-from flask_langpont_session.ops.diagnosis.one_session import InRedis, OneSession, SessionState, Stored
+from flask_langpont_session.ops.diagnosis.one_session import InRedis, OneSession, SessionState
 from flask_langpont_session.policy.devices import DescribedRow
 from flask_langpont_session.policy.leases import Life
 from flask_langpont_session.stores.host.summary import Waiting
@@ -30,7 +30,7 @@ LIVE = AuthMeta(True, 1, NOW_MS, NOW_MS + HOUR // 2, NOW_MS + 11 * HOUR, NOW_MS 
 
 
 def in_redis(auth: AuthMeta | None = None, *names: str) -> InRedis:
-    return InRedis("primary", auth, {name: Stored(1, 5, HOUR) for name in names}, {})
+    return InRedis("primary", auth, {name: {"keys": 1, "bytes": 5} for name in names}, {})
 
 
 def a_session(row: Any = None, redis: Any = None, journal: Any = None, updated_at: int = NOW_MS - HOUR) -> OneSession:
