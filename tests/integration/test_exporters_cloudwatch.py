@@ -270,7 +270,7 @@ def a_publisher() -> tuple[Publisher, Recorder]:
     publisher = Publisher(
         lambda: figures(reader.take()),
         HostWork(None, "metrics", 60),
-        [CloudWatch(recorder, environment="test", service="shop", connect=cloudwatch.connect).publish],
+        [CloudWatch(recorder, environment="test", service="shop").publish],
         lambda: False,
     )
     return publisher, recorder
@@ -479,7 +479,7 @@ COUNTING = """
     publisher = Publisher(
         lambda: figures(reader.take()),
         HostWork(Path(sys.argv[1]), "metrics", 180),
-        [cloudwatch.CloudWatch(recorder, environment="test", service="shop", connect=cloudwatch.connect).publish],
+        [cloudwatch.CloudWatch(recorder, environment="test", service="shop").publish],
         lambda: False,
     )
     for line in sys.stdin:

@@ -5,14 +5,12 @@ A *finder* takes an interval, and gives for each combination of labels a number,
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ...metrics.losses import Loss
 from ...metrics.recorder import Interval, Observation, Standing
 from ...policy.errors import ErrorClass
-from ...policy.health import PRIMARY
 
 Found = Iterable[tuple[tuple[str, ...], Any]]
 """Values of labels, and what there was of them: a number, or amounts."""
@@ -133,28 +131,6 @@ def stores_down(interval: Interval) -> Found:
     return (((role,), int(not all(used for (of, _), used in usable.items() if of == role))) for role in roles)
 
 
-def usable(interval: Interval) -> Found:
-    """Return whether requests use a store, by store and direction."""
-    return interval.standing.usable.items()
-
-
-def causes(interval: Interval) -> Found:
-    """Return whether requests do without a store for a cause, by store and cause."""
-    return interval.standing.causes.items()
-
-
-def in_use(interval: Interval) -> Found:
-    """Return the connections in use, by store."""
-    return (((store,), connections) for store, connections in interval.standing.in_use.items())
-
-
-def near(interval: Interval) -> Found:
-    """Return the connections of the near cache, if there is to be one."""
-    connections = interval.standing.near
-    return [] if connections is None else [((PRIMARY,), connections)]
-
-
-def waiting(interval: Interval) -> Found:
-    """Return how many changes wait in the host's journal; NaN: it cannot be read."""
-    entries = interval.standing.waiting
-    return [((), math.nan if entries is None else entries)]
+def standing(of: Callable[[Standing], Mapping[Any, float]]) -> Finder:
+    """Return a finder of numbers about the application's state, by labels."""
+    return lambda interval: of(interval.standing).items()

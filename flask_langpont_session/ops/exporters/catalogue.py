@@ -8,6 +8,7 @@ is paid for. :data:`EXPORTED` is what Prometheus and OpenTelemetry have, which a
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from enum import StrEnum
@@ -16,6 +17,7 @@ from typing import NamedTuple
 
 from ...metrics.losses import Loss
 from ...metrics.recorder import Amounts
+from ...policy.health import PRIMARY
 from . import aggregate
 from .aggregate import Finder
 
@@ -244,18 +246,20 @@ def each(amounts: Amounts, unit: str) -> Iterator[float]:
             yield amount * 0.001 if unit == "s" else amount
 
 
-_histogram, _counter, _gauge = (partial(Exported, kind) for kind in (Kind.HISTOGRAM, Kind.COUNTER, Kind.GAUGE))
+_KINDS = {"Sum": Kind.COUNTER, "Maximum": Kind.GAUGE, "p99": Kind.HISTOGRAM}
+
+_counter, _gauge = partial(Exported, Kind.COUNTER), partial(Exported, Kind.GAUGE, mode="livemax")
 
 
 def _same(metric: Metric) -> Exported:
-    """Return a counter that equals the published metric; of changes that are not kept, by cause and category."""
-    if metric in LOSSES:
-        return _counter(metric.word, metric.meaning, metric.found, ("cause", "category"), unit="{key}")
-    return _counter(metric.word, metric.meaning, metric.found)
+    """Return what equals the published metric; of changes that are not kept, by cause and category."""
+    found = Exported(_KINDS[metric.statistic], metric.word, metric.meaning, metric.found)
+    return found._replace(labels=("cause", "category"), unit="{key}") if metric in LOSSES else found
 
 
 EXPORTED = (
-    _histogram(
+    Exported(
+        Kind.HISTOGRAM,
         "operation_duration_seconds",
         "Time of calls to stores, of requests and of their saves; rounded up to two digits.",
         aggregate.durations,
@@ -263,22 +267,8 @@ EXPORTED = (
         "operation.duration",
         "s",
     ),
-    _histogram(
-        "pool_wait_seconds",
-        "Time that a request waited for a Redis connection when none was free; rounded up to two digits.",
-        POOL_WAIT_TIME.found,
-        ("backend",),
-        "pool.wait_time",
-        "s",
-    ),
-    _histogram(
-        "payload_bytes",
-        "Size of the names and values that a save wrote to one category; rounded up to two digits.",
-        PAYLOAD_BYTES.found,
-        ("category",),
-        "payload.size",
-        "By",
-    ),
+    _same(POOL_WAIT_TIME)._replace(name="pool_wait_seconds", labels=("backend",), otel="pool.wait_time", unit="s"),
+    _same(PAYLOAD_BYTES)._replace(labels=("category",), otel="payload.size", unit="By"),
     _counter(
         "operations",
         "Calls to stores, requests and saves.",
@@ -286,21 +276,12 @@ EXPORTED = (
         ("operation", "backend", "outcome"),
         unit="{operation}",
     ),
-    _counter(
-        "fallback_operations",
-        FALLBACK_OPERATIONS.meaning,
-        FALLBACK_OPERATIONS.found,
-        ("backend",),
-        "fallback.operations",
-        "{operation}",
-    ),
-    _counter(
-        "circuit_transitions",
-        CIRCUIT_TRANSITIONS.meaning,
-        aggregate.by_label(open="StoreLost", closed="StoreRecovered"),
-        ("to",),
-        "circuit.transitions",
-        "{transition}",
+    _same(FALLBACK_OPERATIONS)._replace(labels=("backend",), otel="fallback.operations", unit="{operation}"),
+    _same(CIRCUIT_TRANSITIONS)._replace(
+        found=aggregate.by_label(open="StoreLost", closed="StoreRecovered"),
+        labels=("to",),
+        otel="circuit.transitions",
+        unit="{transition}",
     ),
     _counter(
         "lifecycle",
@@ -340,24 +321,12 @@ EXPORTED = (
             *LOSSES,
         ),
     ),
-    _gauge(
-        "degradation_level",
-        "0 normal, 1 replica, 2 local copies, 3 database, 4 minimal.",
-        FALLBACK_LEVEL.found,
-        mode="livemax",
-    ),
-    _gauge(
-        "shards_lost",
-        "Shards of Redis that do not take reads and writes; a single primary is one shard, slots that no shard has are "
-        "one more.",
-        SHARDS_LOST.found,
-        unit="{shard}",
-        mode="livemax",
-    ),
+    _gauge("degradation_level", "0 normal, 1 replica, 2 local copies, 3 database, 4 minimal.", FALLBACK_LEVEL.found),
+    _same(SHARDS_LOST)._replace(unit="{shard}", mode="livemax"),
     _gauge(
         "store_up",
         "1 while requests use a store in a direction, 0 while they do without it; of several shards, the worst.",
-        aggregate.usable,
+        aggregate.standing(lambda standing: standing.usable),
         ("backend", "way"),
         otel="",
         mode="livemin",
@@ -365,29 +334,26 @@ EXPORTED = (
     _gauge(
         "store_cause",
         "1 while requests do without a store for this cause, 0 when that is over.",
-        aggregate.causes,
+        aggregate.standing(lambda standing: standing.causes),
         ("backend", "cause"),
         otel="store.cause",
-        mode="livemax",
     ),
     _gauge(
         "journal_waiting",
         "Changes in this host's journal that wait for a store; NaN while it cannot be read.",
-        aggregate.waiting,
+        aggregate.state(lambda standing: math.nan if standing.waiting is None else standing.waiting),
         otel="",
-        mode="livemax",
     ),
     _gauge(
         "journal_oldest_seconds",
         "For how long the oldest change in this host's journal has waited; 0 if none waits.",
         aggregate.state(lambda standing: standing.oldest),
         otel="",
-        mode="livemax",
     ),
     _gauge(
         "near_cache_connections",
         "Connections of the near cache; nothing is shown where the configuration wants none.",
-        aggregate.near,
+        aggregate.standing(lambda standing: {} if standing.near is None else {(PRIMARY,): standing.near}),
         ("backend",),
         otel="",
         mode="livesum",
@@ -395,7 +361,7 @@ EXPORTED = (
     _gauge(
         "pool_in_use",
         "Redis connections in use at this moment.",
-        aggregate.in_use,
+        aggregate.standing(lambda standing: {(store,): number for store, number in standing.in_use.items()}),
         ("backend",),
         "pool.in_use",
         "{connection}",
@@ -407,7 +373,6 @@ EXPORTED = (
         aggregate.longest_lag,
         otel="process_lag",
         unit="s",
-        mode="livemax",
     ),
     _gauge(
         "active",

@@ -7,17 +7,16 @@ moment of receipt, so that a host whose clock is wrong does not lose its figures
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from botocore.config import Config
 from botocore.exceptions import ClientError, CredentialRetrievalError, NoCredentialsError, PartialCredentialsError
 
 from ...aws.client import explain, make_session
-from ...metrics.recorder import Recorder
 from . import catalogue
 from .figures import BY_NAME, Counts, Figure, Figures, parts
-from .sink import NotTaken, Sink
+from .publisher import NotTaken, Sink
 
 MOST_DATA = 1000
 """Data in one request."""
@@ -93,18 +92,10 @@ def _weight(datum: Datum) -> int:
 
 
 class CloudWatch(Sink):
-    """Publishes figures.
-
-    :param recorder: is told what was dropped.
-    :param connect: makes the client.
-    """
+    """Publishes figures."""
 
     place = "CloudWatch"
-
-    def __init__(self, recorder: Recorder, *, environment: str, service: str, connect: Callable[[], Any]) -> None:
-        super().__init__(recorder, environment=environment, service=service)
-        self._connect = connect
-        self._client: Any = None
+    _client: Any = None
 
     def _send(self, found: Figures) -> None:
         everything = data(found, **self._dimensions)
@@ -112,7 +103,7 @@ class CloudWatch(Sink):
         try:
             for request in requests(everything):
                 if self._client is None:
-                    self._client = self._connect()
+                    self._client = connect()
                 self._client.put_metric_data(Namespace=catalogue.NAMESPACE, MetricData=request)
                 left -= len(request)
         except Exception as error:  # whatever boto3 makes of answers, addresses and files that are nonsense

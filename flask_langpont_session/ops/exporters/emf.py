@@ -12,14 +12,13 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
 
-from ...metrics.recorder import Recorder
 from . import catalogue
 from .figures import BY_NAME, Counts, Figures, parts
-from .sink import NotTaken, Sink
+from .publisher import NotTaken, Sink
 
 MOST_METRICS = 100
 """In one document."""
@@ -81,21 +80,12 @@ def _document(targets: Mapping[str, Any], dimensions: Mapping[str, str], at_ms: 
 
 
 class Emf(Sink):
-    """Writes figures.
-
-    :param clock: seconds since 1970.
-    """
+    """Writes figures."""
 
     place = "the standard output"
 
-    def __init__(
-        self, recorder: Recorder, *, environment: str, service: str, clock: Callable[[], float] = time.time
-    ) -> None:
-        super().__init__(recorder, environment=environment, service=service)
-        self._clock = clock
-
     def _send(self, found: Figures) -> None:
-        made = documents(found, **self._dimensions, at_ms=int(self._clock() * 1000))
+        made = documents(found, **self._dimensions, at_ms=int(time.time() * 1000))
         text = "".join(f"{json.dumps(one)}\n" for one in made)
         try:
             sys.stdout.write(text)  # all at once: what other threads print stands before or behind it

@@ -15,14 +15,12 @@ from ...policy.causes import cause_of
 from ...policy.errors import role_of
 from ...support.host import HostWork, beside
 from ...support.threads import PeriodicThread, end_all
-from .session_index import ActiveSessions, SessionsInUse
+from .session_index import ActiveSessions
 
 if TYPE_CHECKING:
     from ...policy.health import Health
     from ...stores.backend import Backend, SessionStore
-    from .figures import Figures
-    from .publisher import Publisher
-    from .sink import Sink
+    from .publisher import Publisher, Sink
 
 CLOUDWATCH, EMF, OTEL, PROMETHEUS = "cloudwatch", "emf", "otel", "prometheus"
 
@@ -55,67 +53,46 @@ class Exporting:
         self._ends = threading.Lock()
         self.threads = [PeriodicThread("active", lambda: active.update, INTERVAL)]
         self._at_end: Publisher | None = None
-        if sinks := self._sinks():
-            self.threads.append(self._publishing(sinks))
+        self._publishing()
         if PROMETHEUS in self._settings.metrics:
             self.threads.append(self._prometheus())
         if OTEL in self._settings.metrics:
             self.threads.append(self._opentelemetry())
 
-    def _publishing(self, sinks: Sequence[Callable[[], Sink]]) -> PeriodicThread:
-        """Return the thread that publishes to sinks.
-
-        :param sinks: make where it goes to.
-        """
-        from .publisher import Publisher
-
-        host = HostWork(beside(self._settings.journal, "metrics"), "metrics", 3 * INTERVAL)
-
-        def begin() -> Callable[[], None]:
-            places = [make().publish for make in sinks]
-            return Publisher(self._take(), host, places, lambda: thread.is_ending).publish
-
-        thread = PeriodicThread(PUBLISHER, begin, INTERVAL)
-        return thread
-
-    def _take(self) -> Callable[[], Figures]:
-        from .figures import figures
-
-        def most_in_use() -> dict[str, int]:
-            return {
-                store.name: max(pool.take_most_in_use() for pool in _pools(store))
-                for store in self._backend.redis.values()
-            }
-
-        reader = self._reader(most_in_use, self.active.take)
-        return lambda: figures(reader.take())
-
-    def _sinks(self) -> list[Callable[[], Sink]]:
-        environment, service = self._settings.environment, self._settings.service
-        found: list[Callable[[], Sink]] = []
+    def _publishing(self) -> None:
+        """Have figures published by a thread; in Lambda, where it would be frozen with its process, at the end of each
+        request."""
+        kinds: list[type[Sink]] = []
         if CLOUDWATCH in self._settings.metrics:
             from ...aws import client
-            from . import cloudwatch
+            from .cloudwatch import CloudWatch
 
             client.load()
-            make = partial(cloudwatch.CloudWatch, self._recorder, connect=cloudwatch.connect)
-            found.append(partial(make, environment=environment, service=service))
+            kinds.append(CloudWatch)
         if EMF in self._settings.metrics:
             from . import emf
 
-            writes = emf.Emf(self._recorder, environment=environment, service=service)
             if emf.IN_LAMBDA:
-                self._at_end = self._publishing_at_end(writes)
+                self._at_end = self._publisher([emf.Emf], HostWork(None, "metrics", math.inf), lambda: False)
             else:
-                found.append(lambda: writes)
-        return found
+                kinds.append(emf.Emf)
+        if kinds:
+            host = HostWork(beside(self._settings.journal, "metrics"), "metrics", 3 * INTERVAL)
 
-    def _publishing_at_end(self, sink: Sink) -> Publisher:
-        """Return a publisher for the end of each request, instead of a thread, which would be frozen with its
-        process."""
+            def begin() -> Callable[[], None]:
+                return self._publisher(kinds, host, lambda: thread.is_ending).publish
+
+            thread = PeriodicThread(PUBLISHER, begin, INTERVAL)
+            self.threads.append(thread)
+
+    def _publisher(self, kinds: Sequence[type[Sink]], host: HostWork, is_ending: Callable[[], bool]) -> Publisher:
+        from .figures import figures
         from .publisher import Publisher
 
-        return Publisher(self._take(), HostWork(None, "metrics", math.inf), [sink.publish], lambda: False)
+        names = {"environment": self._settings.environment, "service": self._settings.service}
+        sinks = [kind(self._recorder, **names).publish for kind in kinds]
+        reader = self._reader(self._most_in_use, self.active.take)
+        return Publisher(lambda: figures(reader.take()), host, sinks, is_ending)
 
     def _end_of_request(self, *_: object, **__: object) -> None:
         """Publish (a receiver of Flask's signals)."""
@@ -146,20 +123,23 @@ class Exporting:
 
         return PeriodicThread(OTEL, begin, otel.INTERVAL)
 
+    def _most_in_use(self) -> dict[str, int]:
+        return {store.name: max(pool.take_most_in_use() for pool in _pools(store)) for store in self._stores}
+
     def _in_use(self) -> dict[str, int]:
         return {store.name: sum(pool.in_use for pool in _pools(store)) for store in self._stores}
 
     def _news(self) -> Callable[[], float | None]:
         """Return a function that gives the number of sessions in use once for each look: the most recent look counts,
         whichever worker's it was. None: there is no news."""
-        shown: SessionsInUse | None = None
+        shown = 0
 
         def news() -> float | None:
             nonlocal shown
-            before, shown = shown, self.active.reading
-            if shown is None or shown is before:
+            before, shown = shown, self.active.looks
+            if shown == before:
                 return None
-            return math.nan if shown.number is None else shown.number
+            return math.nan if self.active.number is None else self.active.number
 
         return news
 

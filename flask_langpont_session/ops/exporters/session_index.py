@@ -17,7 +17,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from ...metrics.notes import Notes
 from ...metrics.recorder import Recorder
@@ -46,15 +46,6 @@ _DIGITS = {
     character: number % BUCKETS
     for number, character in enumerate("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
 }
-
-
-class SessionsInUse(NamedTuple):
-    """The result of one look.
-
-    :param number: sessions in use; None: Redis could not tell.
-    """
-
-    number: int | None
 
 
 class Redis(Protocol):
@@ -122,7 +113,8 @@ class ActiveSessions:
     :param is_up: whether requests use that Redis at the moment.
     :param interval: seconds between two updates; one worker of all publishes in each.
     :param clock: monotonic seconds.
-    :ivar reading: of this worker's last look, another object each time; None: it has not looked yet.
+    :ivar number: the sessions in use when this worker last looked; None: it has not, or Redis could not tell.
+    :ivar looks: how often it has looked.
     """
 
     def __init__(
@@ -144,14 +136,10 @@ class ActiveSessions:
 
     def _begin(self) -> None:
         """Begin anew in a forked child, which has not looked yet."""
-        self.reading: SessionsInUse | None = None
+        self.number: int | None = None
+        self.looks = 0
         self._to_publish: int | None = None
         self._failing = Failing()
-
-    @property
-    def number(self) -> int | None:
-        """Return the sessions in use when this worker last looked; None: not known."""
-        return self.reading.number if self.reading else None
 
     def take(self) -> int | None:
         """Return the number, once, if this worker is the one to publish it; None: it is another, or the number is not
@@ -205,7 +193,8 @@ class ActiveSessions:
             )
 
     def _found(self, number: int | None, leads: bool = True) -> None:
-        self.reading = SessionsInUse(number)
+        self.number = number
+        self.looks += 1
         if leads:
             self._to_publish = number
 

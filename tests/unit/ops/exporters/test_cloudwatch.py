@@ -32,7 +32,7 @@ from flask_langpont_session.metrics.recorder import (
     Standing,
     count_level,
 )
-from flask_langpont_session.ops.exporters import aggregate, catalogue
+from flask_langpont_session.ops.exporters import aggregate, catalogue, cloudwatch
 from flask_langpont_session.ops.exporters.cloudwatch import CloudWatch, Datum, data, requests
 from flask_langpont_session.ops.exporters.figures import figures, number, together
 from flask_langpont_session.policy.presets import DEFAULT_CATEGORIES
@@ -449,19 +449,21 @@ class Site:
         self.client = Client()
         self.connected = 0
         self._reader = Reader(self.recorder, lambda: 0)
-        self._cloudwatch = CloudWatch(self.recorder, environment="test", service="shop", connect=self._connect)
+        self._cloudwatch = CloudWatch(self.recorder, environment="test", service="shop")
 
     def publish(self) -> None:
         self._cloudwatch.publish(figures(self._reader.take()))
 
-    def _connect(self) -> Client:
+    def connect(self) -> Client:
         self.connected += 1
         return self.client
 
 
 @pytest.fixture
-def site() -> Site:
-    return Site()
+def site(monkeypatch: pytest.MonkeyPatch) -> Site:
+    made = Site()
+    monkeypatch.setattr(cloudwatch, "connect", made.connect)
+    return made
 
 
 def refused(code: str, status: int) -> ClientError:

@@ -127,10 +127,13 @@ FOUND: Figures = {Figure("Heartbeat"): {1.0: 2.0}}
 
 def an_emf() -> tuple[Emf, Recorder]:
     recorder = Recorder()
-    return Emf(recorder, environment="test", service="my shop", clock=lambda: AT_MS / 1000), recorder
+    return Emf(recorder, environment="test", service="my shop"), recorder
 
 
-def test_each_document_is_a_line_of_the_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_document_is_a_line_of_the_standard_output(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.time", lambda: AT_MS / 1000)
     an_emf()[0].publish(FOUND)
     line, end = capsys.readouterr().out.split("\n")
     assert end == ""
