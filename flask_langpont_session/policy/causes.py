@@ -96,13 +96,7 @@ ROWS: tuple[_Row, ...] = (
         "find what uses its connections (CLIENT LIST, pg_stat_activity, SHOW PROCESSLIST), or raise its limit "
         "(maxclients, max_connections)",
     ),
-    (
-        _ALL,
-        None,
-        (REFUSED,),
-        REFUSED,
-        "start its server; or correct the port in {setting}",
-    ),
+    (_ALL, None, (REFUSED,), REFUSED, "start its server; or correct the port in {setting}"),
     (
         _ALL,
         None,
@@ -203,12 +197,13 @@ ROWS: tuple[_Row, ...] = (
         "is busy",
         "it has too many connections or too little memory, or something locks the whole file: find what uses it",
     ),
+    ((DATABASE,), _W, ("DiskFull",), "its disk is full", "make room on its disk"),
     (
         (DATABASE,),
         _W,
-        ("DiskFull",),
-        "its disk is full",
-        "make room on its disk",
+        ("LockNotAvailable", "OperationalError 1205"),
+        "is locked",
+        "find the transaction that locks its tables (pg_locks and pg_stat_activity, SHOW PROCESSLIST), and end it",
     ),
     (
         (DATABASE,),
@@ -223,8 +218,7 @@ ROWS: tuple[_Row, ...] = (
         _W,
         (),
         "refuses writes",
-        "have {setting} name the writer endpoint; after a failover, the new primary; look for a full disk, and "
-        "for what locks the tables",
+        "have {setting} name the writer endpoint; after a failover, the new primary; look for a full disk",
     ),
 )
 """The first that fits counts."""

@@ -15,7 +15,7 @@ from ...policy.errors import ErrorClass, role_of, shard_of
 from ...policy.health import DATABASE, PRIMARY, READ, REPLICA, WRITE, Health
 from ...support.forks import renew_in_children
 from . import table
-from .incidents import Details, Sightings
+from .incidents import CURE, Details, Sightings
 
 _UNREACHABLE = {
     PRIMARY: table.REDIS_CONNECTION_FAILED,
@@ -75,7 +75,10 @@ class Conditions:
         for store in sorted({store for store, _ in lost}):
             causes = {way: self._health.breakers[store, way].cause for name, way in lost if name == store}
             error = self._health.error(store)
-            details = {"store": store} if error is None else {"store": store, "cause": cause_of(error).word}
+            details = {"store": store}
+            if error is not None:
+                cause = cause_of(error)
+                details |= {"cause": cause.word, CURE: cause.does}
             if ErrorClass.IDENTITY_REFUSED.name in causes.values():
                 yield f"{table.AUTH_FAILED.name}/{store}", details
             elif READ in causes or role_of(store) != PRIMARY:

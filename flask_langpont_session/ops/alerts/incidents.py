@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 Details = Mapping[str, str | int | float]
 """Names and numbers of an incident that the table of alerts does not have."""
 
+CURE = "cure"
+"""The detail that says what helps against the cause; a message says it in place of the alert's own advice."""
+
 Sightings = Mapping[str, Details]
 """Conditions that hold now: key → details. A key is an alert's name, or ``name/scope``."""
 

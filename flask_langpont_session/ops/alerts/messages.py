@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeGuard
 
-from .incidents import AlertState, Notice, alert_of
+from .incidents import CURE, AlertState, Notice, alert_of
 from .table import CALM, Alert, Severity
 
 SCHEMA_VERSION = 2
@@ -117,7 +117,7 @@ def _text(facts: Mapping[str, Any], alert: Alert) -> str:
     """Return the message in words, for people."""
     lines = [alert.title if facts["state"] == AlertState.FIRING else f"Over: {alert.title}", "", *_sentences(facts), ""]
     if facts["state"] == AlertState.FIRING:
-        lines += [f"What users see: {alert.users_see}", f"What to do: {alert.to_do}", ""]
+        lines += [f"What users see: {alert.users_see}", f"What to do: {facts['what_to_do']}", ""]
     details = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in facts["details"].items())
     lines += [f"Details: {details}"] if details else []
     lines += [f"Runbook: {facts['runbook']}", f"Key: {facts['dedup_key']}"]
@@ -148,7 +148,7 @@ def _notification(subject: str, thread: str, facts: Mapping[str, Any], alert: Al
         "textType": "client-markdown",
         "title": subject,
         "description": "\n".join([*_sentences(facts), f"Users: {alert.users_see}"]),
-        "nextSteps": [alert.to_do, f"Runbook: {facts['runbook']}"],
+        "nextSteps": [facts["what_to_do"], f"Runbook: {facts['runbook']}"],
         "keywords": [facts["severity"], facts["environment"], facts["alert"]],
     }
     context = {name: facts[name] for name in ("state", "severity", "environment", "service", "alert", "since", "host")}
@@ -175,15 +175,15 @@ def _incident(key: str, sender: Sender) -> str:
 
 
 def _facts(notice: Notice, alert: Alert, sender: Sender) -> dict[str, Any]:
-    incident = notice.incident
+    incident, details = notice.incident, safe_details(notice.incident.details)
     facts: dict[str, Any] = {
         "since": _time(incident.since),
         "at": _time(incident.told_at or incident.since),
         "host": safe_text(sender.host),
         "pid": sender.pid,
-        "details": safe_details(incident.details),
+        "what_to_do": details.pop(CURE, alert.to_do),
+        "details": details,
         "what_users_see": alert.users_see,
-        "what_to_do": alert.to_do,
         "runbook": f"{RUNBOOK}#{alert.name}",
     }
     if notice.state is AlertState.RESOLVED:

@@ -1,7 +1,7 @@
 """One worker process: pages that read, append, count and clear, and what this worker counted, in a file.
 
-``python -m tests.support.site.application`` serves until it is ended. It sees no more of the package than any
-application does; :func:`known` and the functions at its end are the exceptions.
+``python -m tests.support.site.application`` serves until it is ended, or runs one command of its operator. It sees no
+more of the package than any application does; :func:`known` and the functions at its end are the exceptions.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 import threading
 import time
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from flask import Blueprint, Flask, current_app, has_request_context, request
+from flask.cli import ScriptInfo
 from flask.typing import ResponseReturnValue
 from werkzeug.serving import WSGIRequestHandler, make_server
 
@@ -31,6 +33,10 @@ from .browser import COOKIE
 
 CONFIG, COUNTERS, PORT = "APPENDS_CONFIG", "APPENDS_COUNTERS", "APPENDS_PORT"
 """Environment variables: the configuration as JSON, the file for the counters, and the port."""
+
+COMMAND, HOST, CLOCK, SECRET = "APPENDS_COMMAND", "APPENDS_HOST", "APPENDS_CLOCK", "APPENDS_SECRET"
+"""More of them: the arguments of ``flask`` as JSON, in place of serving; the host's name; seconds by which its clock is
+wrong; another SECRET_KEY."""
 
 USER, ROLE = "_user_id", "user_role"
 LIST, BLIND, TEXT, COUNT, LOOK = "translation_context", "source_lang", "input_text", "usage_count", "theme"
@@ -55,6 +61,8 @@ def create_app(config: Mapping[str, Any]) -> Flask:
     """Return an application with this configuration."""
     app = Flask("appends")
     app.config.update(config)
+    if app.config.get("LANGPONT_SESSION_STATUS_PAGE"):
+        app.config["LANGPONT_SESSION_STATUS_PAGE"] = lambda _: True  # in the environment there are no functions
     extended(app)
     app.register_blueprint(pages)
     return app
@@ -324,7 +332,15 @@ def main() -> None:
     logging.basicConfig(format="%(asctime)s %(process)d %(message)s")
     logging.getLogger("flask_langpont_session").setLevel(logging.DEBUG)  # it is searched for secrets
     config = json.loads(os.environ[CONFIG])
+    config["SECRET_KEY"] = os.environ.get(SECRET) or config["SECRET_KEY"]
+    if name := os.environ.get(HOST):
+        socket.gethostname = lambda: name
+    if wrong := float(os.environ.get(CLOCK, 0)):
+        right = time.time
+        time.time = lambda: right() + wrong
     app = create_app(config)
+    if command := os.environ.get(COMMAND):
+        app.cli.main(json.loads(command), "flask", obj=ScriptInfo(create_app=lambda: app))
     counted = Path(os.environ[COUNTERS])
     publish_counters(app, counted)
     note_reports(counted.with_suffix(".reports"))

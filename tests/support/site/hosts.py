@@ -39,6 +39,7 @@ class Worker(Server):
     :param settings: of the package, without the prefix.
     :param fsync_ms: how long its disk takes to keep something; 0: as long as it takes.
     :param direct: it goes round the proxies, which take time of their own on a busy machine.
+    :param extra: environment variables.
     """
 
     patience = LONG
@@ -52,12 +53,16 @@ class Worker(Server):
         *,
         fsync_ms: float = 0.0,
         direct: bool = False,
+        extra: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(folder)
         self.name = folder.name
         self.journal = journal
         self._stage = stage
-        self._settings = dict(settings)
+        #: Of the package, at the next start.
+        self.settings = dict(settings)
+        #: Environment variables, at the next start.
+        self.extra = dict(extra or {})
         self._fsync_ms = fsync_ms
         self._direct = direct
         self._lives = 0
@@ -130,27 +135,32 @@ class Worker(Server):
 
     def _launch(self) -> Process:
         self._lives += 1
+        env = self.environment()
+        if self._fsync_ms:  # a library that is loaded when a program starts
+            env |= slow_disk(self.folder, self._fsync_ms) or {}
+            return spawn([sys.executable, "-m", application.__name__], log=self.log, cwd=PROJECT, env=env)
+        return Fork(application.__name__, log=self.log, env=env)
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment of this worker at its next start."""
         stage = self._stage
         redis, database = stage.redis.url, stage.database.url
         settings = {
             "REDIS_URL": redis if self._direct else self.redis.instead_of(redis),
             "DATABASE_URL": database if self._direct else self.database.instead_of(database),
             "JOURNAL": str(self.journal),
-            **self._settings,
+            **self.settings,
         }
         if self.replica is not None:
             settings["REPLICA_URL"] = self.replica.instead_of(redis)
         config = {"SECRET_KEY": stage.secret} | {f"LANGPONT_SESSION_{name}": v for name, v in settings.items()}
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("FLASK_", "AWS_"))}
-        env = inherited | {
+        own = {
             application.CONFIG: json.dumps(config),
             application.COUNTERS: str(self.folder / f"counters-{self._lives}.json"),
             application.PORT: str(self.port),
         }
-        if self._fsync_ms:  # a library that is loaded when a program starts
-            env |= slow_disk(self.folder, self._fsync_ms) or {}
-            return spawn([sys.executable, "-m", application.__name__], log=self.log, cwd=PROJECT, env=env)
-        return Fork(application.__name__, log=self.log, env=env)
+        return inherited | own | self.extra
 
     def _answers(self) -> bool:
         return answers_http(self.port, "/healthz/live")
@@ -188,6 +198,7 @@ class Stage:
         each: Sequence[Mapping[str, Any]] = (),
         fsync_ms: float = 0.0,
         direct: bool = False,
+        extra: Mapping[str, str] | None = None,
         **settings: Any,
     ) -> Iterator[Host]:
         """Start a host, and return it when its workers are all well. More parameters: see :class:`Worker`.
@@ -201,7 +212,7 @@ class Stage:
                 own = dict(settings) | dict(each[number] if number < len(each) else {})
                 folder = self.folder / f"{name}{number + 1}"
                 journal = self.folder / f"{name}.sqlite3"
-                worker = Worker(self, folder, journal, own, fsync_ms=fsync_ms, direct=direct)
+                worker = Worker(self, folder, journal, own, fsync_ms=fsync_ms, direct=direct, extra=extra)
                 ends.callback(worker.close)
                 made.append(worker)
             with ThreadPoolExecutor(workers) as pool:

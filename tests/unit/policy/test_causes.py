@@ -44,6 +44,8 @@ CURES = [
     ("database", W, "SQLITE_FULL", "make room on the disk of /var/lib/shop.sqlite3"),
     ("database", W, "ReadOnlySqlTransaction", "name the writer endpoint"),
     ("database", W, "ReadOnlySqlTransaction", "its user's role has default_transaction_read_only"),
+    ("database", W, "LockNotAvailable", "find the transaction that locks its tables"),
+    ("database", W, "OperationalError 1205", "find the transaction that locks its tables"),
     ("database", W, "OperationalError 1290", "name the writer endpoint"),
     ("database", A, "InvalidPassword", "correct the password or user in LANGPONT_SESSION_DATABASE_URL"),
     ("database", N, "langpont_users is not there", "look for the tables before empty ones are made"),

@@ -85,7 +85,9 @@ def test_refused_credentials_are_told_apart(process: Process, store: str) -> Non
     found = process.conditions.look()
     assert f"auth-failed/{store}" in found
     assert not [name for name in found if name.endswith("connection-failed")]
-    assert found[f"auth-failed/{store}"] == {"store": store, "cause": "refuses the password"}
+    details = found[f"auth-failed/{store}"]
+    assert (details["store"], details["cause"]) == (store, "refuses the password")
+    assert str(details["cure"]).startswith("correct the password or user in LANGPONT_SESSION_"), "what helps, too"
 
 
 def test_details_say_store_cause_and_level(process: Process) -> None:
@@ -93,7 +95,8 @@ def test_details_say_store_cause_and_level(process: Process) -> None:
     process.lose("primary")
     process.lose("replica")
     found = process.conditions.look()
-    assert found["redis-connection-failed"] == {"store": "primary", "cause": "unreachable"}
+    cure = "check that LANGPONT_SESSION_REDIS_URL is right, that its server runs and that it can be reached from here"
+    assert found["redis-connection-failed"] == {"store": "primary", "cause": "unreachable", "cure": cure}
     assert found["level-fallback"] == {"level": 2}
     process.now += 1801
     assert process.conditions.look()["level-fallback"] == {"level": 3}

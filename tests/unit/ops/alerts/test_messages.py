@@ -21,7 +21,7 @@ INCIDENT = Incident(
     since=1_790_000_000.0,
     told_at=1_790_000_005.0,
     seen=1_790_000_065.25,
-    details={"store": "primary", "cause": "does not answer"},
+    details={"store": "primary", "cause": "does not answer", "cure": "look at its processor"},
 )
 NOTICE = Notice("redis-connection-failed", AlertState.FIRING, INCIDENT)
 OVER = NOTICE._replace(state=AlertState.RESOLVED)
@@ -55,22 +55,25 @@ def test_an_alarm_reads_like_this() -> None:
         "pid": 4711,
         "details": {"store": "primary", "cause": "does not answer"},
         "what_users_see": REDIS_CONNECTION_FAILED.users_see,
-        "what_to_do": REDIS_CONNECTION_FAILED.to_do,
+        "what_to_do": "look at its processor",
         "runbook": "https://flask-langpont-session.readthedocs.io/en/latest/operations/#redis-connection-failed",
     }
 
 
 def test_people_get_words() -> None:
-    """The text is for e-mail, and for whatever SNS knows besides."""
+    """The text is for e-mail, and for whatever SNS knows besides. What to do is what helps against the cause."""
     alert = REDIS_CONNECTION_FAILED
     texts = json.loads(compose(NOTICE, SENDER).by_protocol)
+    unknown = msgspec.structs.replace(INCIDENT, details={"store": "primary"})
+    general = json.loads(compose(NOTICE._replace(incident=unknown), SENDER).by_protocol)["default"]
+    assert f"What to do: {alert.to_do}\n\nDetails: store primary\n" in general
     assert texts["default"] == (
         "Redis connection failed\n"
         "\n"
         "Critical since 2026-09-21 14:13:20 UTC (LangPont production, told by host web-1).\n"
         "\n"
         f"What users see: {alert.users_see}\n"
-        f"What to do: {alert.to_do}\n"
+        "What to do: look at its processor\n"
         "\n"
         "Details: store primary, cause does not answer\n"
         "Runbook: https://flask-langpont-session.readthedocs.io/en/latest/operations/#redis-connection-failed\n"
@@ -97,7 +100,7 @@ def test_chat_channels_get_a_custom_notification() -> None:
     )
     assert wrong_in(firing) == wrong_in(resolved) == []
     assert firing["content"]["title"] == "[CRITICAL] Redis connection failed: does not answer (LangPont production)"
-    assert firing["content"]["nextSteps"][0] == REDIS_CONNECTION_FAILED.to_do
+    assert firing["content"]["nextSteps"][0] == "look at its processor"
     assert firing["metadata"]["threadId"] == resolved["metadata"]["threadId"] == INCIDENT_KEY
     assert (firing["metadata"]["eventType"], resolved["metadata"]["eventType"]) == ("firing", "resolved")
     assert firing["metadata"]["additionalContext"]["cause"] == "does not answer"
