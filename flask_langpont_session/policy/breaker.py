@@ -24,6 +24,10 @@ Access = tuple[str, str]
 ONLY = ""
 """The shard of a single primary; of a cluster whose shards are not known yet, or the slots of it that have no shard."""
 
+FAILURES = 3
+"""Quick failures in a row (refused, reset) that open a breaker. Half of the calls in a window do, too, where answers
+come in between. A time-out opens it at once: the next request would have to wait as long again."""
+
 WINDOW = 2.0
 """Seconds over which calls are counted, from the first bad one on."""
 
@@ -55,14 +59,11 @@ class _Window:
 class Breaker:
     """One direction (reads or writes) of one store.
 
-    :param threshold: cheap failures in a row that open it; half of the calls in a window do, too, where answers come in
-        between. A time-out opens it at once: the next request would have to wait as long again.
     :param error: why it is open: the last that was met.
     :param answers: that requests had, about.
     :param asked_at: monotonic seconds, when the latest request that had an answer asked for it.
     """
 
-    threshold: int = 3
     opened_at: float | None = None
     error: StoreError | None = None
     answers: int = 0
@@ -117,7 +118,7 @@ class Breaker:
             self._failures += 1
             window = self._window_at(now)
             window.failed += 1
-            bad = at_once or self._failures >= self.threshold or window.is_bad(window.failed)
+            bad = at_once or self._failures >= FAILURES or window.is_bad(window.failed)
             if self.opened_at is not None or not bad:
                 return False
             self.opened_at, self.error = now, error
@@ -149,14 +150,12 @@ class Breakers:
     """The breakers of all stores. Read from any thread; changed under a lock of its owner.
 
     :param stores: names of the stores there are (a deployment may have no replica).
-    :param threshold: cheap failures in a row that open a breaker.
     :ivar by_access: exchanged as a whole, because others read while it changes.
     :ivar shards: of the primaries.
     :ivar open: how many are open.
     """
 
-    def __init__(self, stores: Iterable[str], threshold: int) -> None:
-        self._threshold = threshold
+    def __init__(self, stores: Iterable[str]) -> None:
         self.by_access: Mapping[Access, Breaker] = {}
         self._put(stores)
 
@@ -189,7 +188,7 @@ class Breakers:
         known = self.by_access.get((store, way))
         if known is not None:
             return known
-        new, role = Breaker(self._threshold), role_of(store)
+        new, role = Breaker(), role_of(store)
         for (other, direction), before in self.by_access.items():
             if not before.closed and direction == way and role == role_of(other) and role in (store, other):
                 new.opened_at, new.error = before.opened_at, before.error

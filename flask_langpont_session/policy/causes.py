@@ -6,9 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from .breaker import DATABASE, PRIMARY, REPLICA
 from .errors import ErrorClass, StoreError, role_of, words_of
-
-DATABASE, PRIMARY, REPLICA = "database", "primary", "replica"
 
 PREFIX = "LANGPONT_SESSION_"
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from ..support.forks import renew_in_children
 from . import levels
 from .breaker import DATABASE as DATABASE
+from .breaker import FAILURES as FAILURES
 from .breaker import ONLY as ONLY
 from .breaker import PRIMARY as PRIMARY
 from .breaker import READ as READ
@@ -68,19 +69,13 @@ class HealthSnapshot:
         return HealthSnapshot(self.up - lost, self.outage_age, self.local_ttl, self.lost_at)
 
 
-FAILURES = 3
-"""Quick failures in a row (refused, reset) that open a breaker."""
-
-
 class HealthLimits(NamedTuple):
-    """Thresholds: when a store counts as lost, and how long a local copy may be used.
+    """Thresholds: how long a local copy may be used, and when a call is slow.
 
-    :param threshold: cheap failures in a row that open a breaker.
     :param local_ttl: seconds a local copy may be used; the age of an outage at which level 2 becomes 3.
     :param slow: seconds above which a call to a Redis is a slow one.
     """
 
-    threshold: int = FAILURES
     local_ttl: float = 1800
     slow: float = math.inf
 
@@ -142,7 +137,7 @@ class Health:
         self._limits = limits or HealthLimits()
         self._listeners = listeners or Listeners()
         self.locate, self._share = shards or Shards()
-        self._breakers = Breakers(stores, self._limits.threshold)
+        self._breakers = Breakers(stores)
         self._redis_lost_at: dict[str, float] = {}
         self._level = 0
         self._lock = threading.Lock()

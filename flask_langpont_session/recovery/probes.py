@@ -15,9 +15,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..policy.breaker import FAILURES
 from ..policy.causes import SLOW
 from ..policy.errors import ErrorClass, StoreError, role_of
-from ..policy.health import DATABASE, FAILURES, PRIMARY, READ, REPLICA, WRITE
+from ..policy.health import DATABASE, PRIMARY, READ, REPLICA, WRITE
 from ..stores.backend import Backend
 from ..support.lag import Lag
 from ..support.logs import fields

@@ -869,7 +869,8 @@ KEPT = (
         "I11",
         """
         sign_in w0 alice s0
-        busy w0 2
+        busy w0 3
+        fresh w0 s0
         fresh w0 s0
         fresh w0 s0
         """,

@@ -214,7 +214,7 @@ class Worker:
         stores = {store: world.redis_store(store, self, self._server_identity(store)) for store in (PRIMARY, REPLICA)}
         self.health = Health(
             [PRIMARY, REPLICA, DATABASE],
-            limits=HealthLimits(2, settings.local_cache_ttl),
+            limits=HealthLimits(settings.local_cache_ttl),
             listeners=Listeners(
                 store_lost=lambda error, ways: world.promises.lost(error.store, error.error_class.name.lower()),
                 store_failed=lambda store: self.monitor.suspect(store),

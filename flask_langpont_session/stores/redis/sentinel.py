@@ -44,10 +44,14 @@ class Named(NamedTuple):
     """A primary, as a sentinel names it.
 
     :param epoch: the number of the failover that made it the primary; 0: none did; None: the sentinel does not say.
+    :param confirmed_at: of the one to be used: when a sentinel said so last, monotonic seconds.
+    :param is_doubtful: and whether it could not be used.
     """
 
     address: Address
     epoch: int | None
+    confirmed_at: float = 0.0
+    is_doubtful: bool = False
 
 
 class Sentinel:
@@ -162,19 +166,6 @@ def _places(reply: Any) -> list[Address]:
     return sorted(_place(one["ip"], one["port"]) for one in states if not lost & set(one["flags"].split(",")))
 
 
-class _Known(NamedTuple):
-    """The primary that is to be used.
-
-    :param confirmed_at: when a sentinel said so last, monotonic seconds.
-    :param is_doubtful: whether it could not be used.
-    """
-
-    address: Address
-    epoch: int
-    confirmed_at: float
-    is_doubtful: bool = False
-
-
 class SentinelResolver(Route):
     """The way to the servers of one service, as sentinels know it. Usable from any thread.
 
@@ -201,7 +192,7 @@ class SentinelResolver(Route):
         self._patience = patience
         self._clock = clock
         self._first = 0
-        self._known: _Known | None = None
+        self._known: Named | None = None
         self._begin()
         renew_in_children(self, SentinelResolver._begin)
 
@@ -244,7 +235,7 @@ class SentinelResolver(Route):
             elif known is None or _outdoes(named, known, now):
                 if known is not None and named.address != known.address:
                     self.switches += 1
-                self._known = known = _Known(named.address, named.epoch, now)
+                self._known = known = named._replace(confirmed_at=now)
             return known.address
 
     def places(self, connection: RoutedConnection) -> Iterator[Address]:
@@ -304,9 +295,9 @@ class SentinelResolver(Route):
         return None
 
 
-def _outdoes(named: Named, known: _Known, now: float) -> bool:
+def _outdoes(named: Named, known: Named, now: float) -> bool:
     """Return whether a sentinel's word counts instead of what is known."""
-    assert named.epoch is not None
+    assert named.epoch is not None and known.epoch is not None
     if named.epoch > known.epoch or now >= known.confirmed_at + UNCONFIRMED:
         return True
     # A server may have several names: of the same failover another one counts only where the first is of no use.

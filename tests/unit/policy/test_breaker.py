@@ -10,7 +10,7 @@ from flask_langpont_session.policy.errors import ErrorClass, StoreError
 
 @pytest.fixture
 def breakers() -> Breakers:
-    return Breakers([PRIMARY, REPLICA, DATABASE], threshold=3)
+    return Breakers([PRIMARY, REPLICA, DATABASE])
 
 
 def lose(breakers: Breakers, store: str, way: str, cause: ErrorClass = ErrorClass.UNREACHABLE) -> None:

@@ -48,7 +48,7 @@ def test_a_breaker_opens_by_failures_in_a_row_or_by_their_share(
     calls: str, pause: float, opens_at: list[int], is_closed: bool
 ) -> None:
     """x: a cheap failure, so many seconds after the one before; o: an answer; |: the monitor closes."""
-    breaker, now, opened = Breaker(threshold=3), 1.0, []
+    breaker, now, opened = Breaker(), 1.0, []
     for number, call in enumerate(calls):
         if call == "x":
             now += pause
@@ -70,7 +70,7 @@ def test_what_the_next_request_would_meet_again_opens_at_once(health: Health, ki
 
 def test_only_one_of_many_threads_opens_a_breaker() -> None:
     """The event of an opening is sent once, however many requests saw the failure."""
-    breaker = Breaker(threshold=3)
+    breaker = Breaker()
     with ThreadPoolExecutor(20) as threads:
         assert sum(threads.map(lambda _: breaker.failed(1.0, ERROR, at_once=True), range(20))) == 1
 
