@@ -21,7 +21,7 @@ LIMITS = {"Percent": (1, 99), "Seconds": (1, 60), "Milliseconds": (1, 1000), "No
 NODE_METRICS = (
     "EngineCPUUtilization", "CPUUtilization", "DatabaseMemoryUsageCountedForEvictPercentage", "CurrConnections",
     "Evictions", "FreeableMemory", "SwapUsage", *(f"Network{what}AllowanceExceeded" for what in NETWORK),
-    "CommandAuthorizationFailures", "KeyAuthorizationFailures",
+    "CommandAuthorizationFailures", "KeyAuthorizationFailures", "ReplicationLag",
 )  # fmt: skip
 """Every node has an alarm on each of these."""
 
@@ -263,8 +263,6 @@ def alarm_nodes(d: Deployment) -> Iterator[str]:
 def alarm_coverage(d: Deployment) -> Iterator[str]:
     """Every node has all its alarms, and they are the same on each."""
     wanted = list(NODE_METRICS)
-    if int(d.parameters["ReplicasPerShard"]):
-        wanted.append("ReplicationLag")
     if d.parameters["NodeType"].startswith("cache.t"):
         wanted.append("CPUCreditBalance")
     found: dict[str, dict[str, list[Any]]] = {}

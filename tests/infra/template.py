@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -55,10 +56,37 @@ def parse(text: str) -> dict[str, Any]:
     return document
 
 
+def expanded(node: Any, values: Mapping[str, str] = MappingProxyType({})) -> Any:
+    """Return a document with each ``Fn::ForEach`` in it replaced by what it stands for.
+
+    :param values: of the identifiers of the loops around it.
+    """
+    if isinstance(node, str):
+        return re.sub(r"\$\{(\w+)\}", lambda found: values.get(found[1], found[0]), node)
+    if isinstance(node, list):
+        return [expanded(item, values) for item in node]
+    if not isinstance(node, dict):
+        return node
+    if isinstance(node.get("Ref"), str) and node["Ref"] in values:
+        return values[node["Ref"]]
+    found: dict[str, Any] = {}
+    for key, value in node.items():
+        if key.startswith("Fn::ForEach::"):
+            identifier, collection, each = value
+            for item in collection:
+                found |= expanded(each, {**values, identifier: item})
+        else:
+            found[expanded(key, values)] = expanded(value, values)
+    text = found.get("Fn::Sub")
+    return text if values and isinstance(text, str) and "${" not in text else found
+
+
 @cache
 def good_template() -> dict[str, Any]:
-    """The template of this repository. Copy it before changing it."""
-    return parse(TEMPLATE.read_text())
+    """The template of this repository, its loops expanded. Copy it before changing it."""
+    template = expanded(parse(TEMPLATE.read_text()))
+    assert isinstance(template, dict)
+    return template
 
 
 @cache

@@ -22,7 +22,7 @@ time goes into its conditions."""
 def of_two_nodes(node: Any) -> Any:
     """A template without what belongs to other nodes."""
     if isinstance(node, list):
-        return [of_two_nodes(item) for item in node]
+        return [of_two_nodes(item) for item in node if not OTHERS.fullmatch(str(item))]
     if not isinstance(node, dict):
         return node
     if OTHERS.search(str(node.get("Fn::If", [""])[0])):
