@@ -15,7 +15,7 @@ from flask_langpont_session.ops.cli.purge import Lines
 from flask_langpont_session.stores.sql.tables import METADATA, SESSIONS
 
 from .behind import emptied
-from .flask_command import RunningCommand, on_terminal, run_flask
+from .flask_command import RunningCommand, run_flask
 from .shop import write_shop
 
 PURGE = ["--app", "shop", "langpont", "purge"]
@@ -77,16 +77,8 @@ def waits(engine: sa.Engine) -> bool:
         return bool(connection.execute(sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")).scalar())
 
 
-def test_a_terminal_shows_a_bar(engine: sa.Engine, tmp_path: Path) -> None:
-    """The bar counts all rows that there are to be deleted."""
-    code, seen = on_terminal(tmp_path, PURGE, lambda seen: "2001 rows deleted." in seen)
-    assert (code, left(engine)) == (0, 0)
-    assert "Deleting rows  [" in seen
-    assert "100%" in seen
-
-
-def test_elsewhere_there_is_a_line_now_and_then() -> None:
-    """Output that is no terminal gets a line now and then, not one for each portion."""
+def test_there_is_a_line_now_and_then() -> None:
+    """The progress is told now and then, not for each portion."""
     said, now = list[str](), [0.0]
     tell = Lines(said.append, lambda: now[0])
     for _ in range(50):

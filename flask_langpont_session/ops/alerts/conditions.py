@@ -7,7 +7,7 @@ another could leave an alert burning. Only what has no state is taken from event
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from ... import events
 from ...policy.causes import cause_of
@@ -33,6 +33,15 @@ WITHOUT_STATE = (
 )
 """Signals of what is over when it is noticed; nothing but the event itself tells of it."""
 
+_HAPPENED: Mapping[type, tuple[table.Alert, str]] = {
+    events.DataLost: (table.DATA_LOST, "store"),
+    events.DatabaseWentBack: (table.DATABASE_WENT_BACK, "commits"),
+    events.ServerChanged: (table.SERVER_CHANGED, "store"),
+    events.JournalFailed: (table.JOURNAL_FAILED, "cause"),
+    events.ChangesGivenUp: (table.CHANGES_GIVEN_UP, "cause"),
+}
+"""Event → its alert, and the detail that is told."""
+
 
 class Conditions:
     """The conditions of one process."""
@@ -49,20 +58,12 @@ class Conditions:
 
     def happened(self, event: object) -> None:
         """Keep an event for the next look. Called in requests: a dictionary entry, nothing else."""
-        if isinstance(event, events.DataLost):
-            self._keep(table.DATA_LOST.name, {"store": event.store})
-        elif isinstance(event, events.DatabaseWentBack):
-            self._keep(table.DATABASE_WENT_BACK.name, {"commits": event.commits})
-        elif isinstance(event, events.ServerChanged):
-            self._keep(f"{table.SERVER_CHANGED.name}/{event.store}", {"store": event.store})
-        elif isinstance(event, events.JournalFailed):
-            self._keep(table.JOURNAL_FAILED.name, {"cause": event.cause})
-        elif isinstance(event, events.ChangesGivenUp) and event.of_user:
-            self._keep(table.CHANGES_GIVEN_UP.name, {"cause": event.cause})
-
-    def _keep(self, key: str, details: Details) -> None:
+        if type(event) not in _HAPPENED or (isinstance(event, events.ChangesGivenUp) and not event.of_user):
+            return
+        alert, detail = _HAPPENED[type(event)]
+        key = f"{alert.name}/{event.store}" if isinstance(event, events.ServerChanged) else alert.name
         with self._lock:
-            self._happened[key] = details
+            self._happened[key] = {detail: getattr(event, detail)}
 
     def look(self) -> Sightings:
         """Return the conditions that hold now, and the events since the last look."""

@@ -126,12 +126,7 @@ def as_object(results: Sequence[Result], *, strict: bool, has_failed: bool) -> d
                 "outcome": result.outcome,
                 "why": result.check.why,
                 "findings": [
-                    {
-                        "outcome": finding.outcome,
-                        "subject": finding.subject or None,
-                        "found": finding.found,
-                        "cure": finding.cure or None,
-                    }
+                    {name: getattr(finding, name) or None for name in ("outcome", "subject", "found", "cure")}
                     for finding in result.findings
                 ],
             }

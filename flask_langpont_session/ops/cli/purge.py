@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import click
 from flask.cli import with_appcontext
 
 from ...extension import state_of
 from ...policy.errors import StoreError
-from ...stores.sql.database import Database
 from .signals import interruptions
 from .words import counted
 
@@ -21,10 +18,7 @@ _PORTION = 1000
 """Rows of a transaction: what is interrupted loses no more work than that."""
 
 _PAUSE = 10.0
-"""Seconds between two lines about the progress, where there is no terminal."""
-
-Tell = Callable[[int], object]
-"""Is told how many rows were deleted since it was told last."""
+"""Seconds between two lines about the progress."""
 
 
 @click.command("purge")
@@ -37,8 +31,9 @@ def purge(days: int) -> None:
     code 130 or 143. The next run begins with what is left. Exit code 1 if the database does not answer.
     """
     database, grace_ms, deleted = state_of().backend.database, days * _DAY_MS, 0
+    tell = Lines(lambda line: click.echo(line, err=True))
     try:
-        with interruptions() as interrupted_by, _progress(database, grace_ms) as tell:
+        with interruptions() as interrupted_by:
             while not interrupted_by and (now := database.upkeep.purge(grace_ms, _PORTION)) > 0:
                 deleted += now
                 tell(now)
@@ -48,16 +43,6 @@ def purge(days: int) -> None:
         click.echo(f"Interrupted: {counted(deleted, 'row')} deleted; the next run goes on with the others.", err=True)
         raise SystemExit(128 + interrupted_by[0])
     click.echo(f"{counted(deleted, 'row')} deleted.")
-
-
-@contextmanager
-def _progress(database: Database, grace_ms: int) -> Iterator[Tell]:
-    """Yield a bar on a terminal, else a line now and then; on standard error, so that the result stands alone."""
-    if not sys.stderr.isatty():
-        yield Lines(lambda line: click.echo(line, err=True))
-        return
-    with click.progressbar(length=database.upkeep.count_old(grace_ms), label="Deleting rows", file=sys.stderr) as bar:
-        yield bar.update
 
 
 class Lines:

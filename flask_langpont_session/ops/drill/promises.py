@@ -14,16 +14,6 @@ MARK = "langpont_drill"
 """Stands in keys and values of a drill."""
 
 
-class Answering(NamedTuple):
-    """The stores that answer.
-
-    :param reads: some Redis answers reads.
-    """
-
-    reads: bool
-    database: bool
-
-
 class Promise(NamedTuple):
     """The promise to a feature.
 
@@ -39,14 +29,17 @@ class Promise(NamedTuple):
     is_available: bool
 
 
-def promise(settings: Settings, feature: Feature, level: int, answering: Answering) -> Promise:
-    """Return the promise to a signed-in user, of whom this host has a copy."""
+def promise(settings: Settings, feature: Feature, level: int, *, has_database: bool = True) -> Promise:
+    """Return the promise to a signed-in user, of whom this host has a copy.
+
+    :param has_database: the database answers.
+    """
     behaviour = settings.behaviour(feature.priority, level)
     if feature.category == AUTH:
-        places = {Kept.DATABASE} if answering.database else {Kept.JOURNAL}
+        places = {Kept.DATABASE} if has_database else {Kept.JOURNAL}
         return Promise(behaviour, True, frozenset(places), True)
     effect = EFFECTS[behaviour]
-    is_shown = answering.reads or behaviour in AS_COPY
+    is_shown = level < 2 or behaviour in AS_COPY
     return Promise(behaviour, is_shown, frozenset({effect.written}), effect.is_available)
 
 

@@ -41,7 +41,6 @@ from ...stores.redis.commands import Commands
 from .faults import Fault, Faults
 from .promises import (
     MARK,
-    Answering,
     Promise,
     Seen,
     broken_by_reading,
@@ -60,8 +59,6 @@ READY = 5.0
 
 _PACE = 1.0
 """Seconds from one round over all features to the next."""
-
-_ALL_WELL = Answering(reads=True, database=True)
 
 
 class NotWell(Exception):
@@ -130,7 +127,6 @@ class Outcome:
 
     fault: Fault
     level: int
-    answering: Answering
     tracks: Sequence[Track]
     noticed: float = 0.0
     slowest: float = 0.0
@@ -189,8 +185,7 @@ class Drill:
         except NotWell as error:
             raise NotReady(str(error)) from None
         level = self._level_of(fault)
-        answering = Answering(reads=level < 2, database=fault is not Fault.DATABASE_DOWN)
-        outcome = Outcome(fault, level, answering, list(self._tracks(level, answering, used)))
+        outcome = Outcome(fault, level, list(self._tracks(fault, level, used)))
         reader, leaver = self._signed_in(), self._signed_in()
         for track in outcome.tracks:
             self._begin(reader, track)
@@ -215,14 +210,16 @@ class Drill:
         has_replica = REPLICA in self._backend.redis and bool(self._backend.redis[REPLICA].endpoints)
         return 1 if has_replica else 2
 
-    def _tracks(self, level: int, answering: Answering, used: Container[str]) -> Iterator[Track]:
+    def _tracks(self, fault: Fault, level: int, used: Container[str]) -> Iterator[Track]:
         for feature in self._settings.table.features.values():
             if used and feature.name not in used:
                 continue
-            yield Track(feature, key_of(self._settings, feature), promise(self._settings, feature, level, answering))
+            has_database = fault is not Fault.DATABASE_DOWN
+            promised = promise(self._settings, feature, level, has_database=has_database)
+            yield Track(feature, key_of(self._settings, feature), promised)
 
     def _begin(self, reader: Browser, track: Track) -> None:
-        well, level = promise(self._settings, track.feature, 0, _ALL_WELL), 0
+        well, level = promise(self._settings, track.feature, 0), 0
         if track.key is not None:
             track.stored = f"{MARK} {secrets.token_hex(4)}"
             level, place, _ = self._write(reader, track, track.stored)
@@ -263,7 +260,7 @@ class Drill:
     def _end(self, reader: Browser, track: Track) -> None:
         seen, took = self._read(reader, track)
         track.after.note(took, seen.source)
-        well = promise(self._settings, track.feature, 0, _ALL_WELL)
+        well = promise(self._settings, track.feature, 0)
         problem = broken_by_reading(seen, well, 0, track.stored, None)
         track.blame(problem and f"afterwards: {problem}")
 

@@ -346,9 +346,9 @@ SELECT_LABEL = sa.select(_s.label).where(_s.digest == _digest)
 LABEL = SESSIONS.update().where(_s.digest == _digest, _s.live).values(label=sa.bindparam("text", type_=sa.String()))
 SELECT_SUCCESSOR = sa.select(_s.successor).where(_s.digest == _digest)
 
-_is_old = _s.absolute_expires_at < now_ms() - _ms
-SELECT_OLD = sa.select(_s.digest).where(_is_old).limit(_most).with_for_update(skip_locked=True)
-COUNT_OLD = sa.select(sa.func.count()).select_from(SESSIONS).where(_is_old)
+SELECT_OLD = (
+    sa.select(_s.digest).where(_s.absolute_expires_at < now_ms() - _ms).limit(_most).with_for_update(skip_locked=True)
+)
 DELETE = SESSIONS.delete().where(_s.digest.in_(_digests))
 DELETE_OF_USER = SESSIONS.delete().where(_s.user_id == _user)
 FORGET_USER = USERS.delete().where(USERS.c.user_id == _user)

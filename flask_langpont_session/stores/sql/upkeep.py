@@ -99,10 +99,6 @@ class Upkeep:
         """Return whether the tables were there once, as far as this process knows."""
         return self._schema.was_there
 
-    def count_old(self, grace_ms: int) -> int:
-        """Return how many rows :meth:`purge` would delete, in all."""
-        return self._calls.read(lambda c: c.execute(sql.COUNT_OLD, {"ms": grace_ms}).scalar_one(), is_patient=True)
-
     def purge(self, grace_ms: int, limit: int = 1000) -> int:
         """Delete rows whose life in all ended longer than `grace_ms` ago. Return how many: `limit` means: again."""
 

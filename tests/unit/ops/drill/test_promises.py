@@ -9,7 +9,6 @@ from flask import Flask
 
 from flask_langpont_session.config.settings import Settings, load_settings
 from flask_langpont_session.ops.drill.promises import (
-    Answering,
     Seen,
     broken_by_reading,
     broken_by_writing,
@@ -20,8 +19,6 @@ from flask_langpont_session.ops.drill.promises import (
 from flask_langpont_session.policy.plans import Kept
 from tests.support.fakes import settings_in
 
-REPLICA, NO_REDIS, NO_DATABASE = Answering(True, True), Answering(False, True), Answering(True, False)
-
 
 @pytest.fixture
 def settings() -> Settings:
@@ -31,23 +28,23 @@ def settings() -> Settings:
 
 
 @pytest.mark.parametrize(
-    ("name", "level", "answering", "is_shown", "place"),
+    ("name", "level", "has_database", "is_shown", "place"),
     [
-        ("authentication", 1, REPLICA, True, Kept.DATABASE),
-        ("authentication", 2, NO_REDIS, True, Kept.DATABASE),
-        ("authentication", 0, NO_DATABASE, True, Kept.JOURNAL),
-        ("translation_state", 0, NO_DATABASE, True, Kept.REDIS),
-        ("translation_state", 2, NO_REDIS, True, Kept.JOURNAL),
-        ("ui_settings", 1, REPLICA, True, Kept.NOWHERE),
-        ("ui_settings", 2, NO_REDIS, False, Kept.NOWHERE),
-        ("ui_settings", 0, NO_DATABASE, True, Kept.REDIS),
+        ("authentication", 1, True, True, Kept.DATABASE),
+        ("authentication", 2, True, True, Kept.DATABASE),
+        ("authentication", 0, False, True, Kept.JOURNAL),
+        ("translation_state", 0, False, True, Kept.REDIS),
+        ("translation_state", 2, True, True, Kept.JOURNAL),
+        ("ui_settings", 1, True, True, Kept.NOWHERE),
+        ("ui_settings", 2, True, False, Kept.NOWHERE),
+        ("ui_settings", 0, False, True, Kept.REDIS),
     ],
 )
 def test_what_is_promised(
-    settings: Settings, name: str, level: int, answering: Answering, is_shown: bool, place: Kept
+    settings: Settings, name: str, level: int, has_database: bool, is_shown: bool, place: Kept
 ) -> None:
     """The promises are those that docs/outages.md has in words."""
-    promised = promise(settings, settings.table.features[name], level, answering)
+    promised = promise(settings, settings.table.features[name], level, has_database=has_database)
     assert (promised.is_shown, promised.places, promised.is_available) == (is_shown, frozenset({place}), True)
 
 
@@ -65,7 +62,7 @@ def test_what_each_behaviour_promises_without_redis(
 ) -> None:
     """Stored data is shown only where a copy may be shown."""
     settings = settings_in(tmp_path, BEHAVIOURS={"low": {2: behaviour}})
-    promised = promise(settings, settings.table.features["temporary_data"], 2, NO_REDIS)
+    promised = promise(settings, settings.table.features["temporary_data"], 2)
     assert promised == (behaviour, is_shown, frozenset({place}), is_available)
 
 
@@ -91,11 +88,11 @@ def test_keys_that_may_hold_anything(settings: Settings) -> None:
     ],
 )
 def test_what_breaks_a_promise_by_reading(settings: Settings, seen: Seen, problem: str | None) -> None:
-    promised = promise(settings, settings.table.features["ui_settings"], 2, NO_REDIS)
+    promised = promise(settings, settings.table.features["ui_settings"], 2)
     assert broken_by_reading(seen, promised, 2, "stored", None) == problem
 
 
 def test_what_breaks_a_promise_by_writing(settings: Settings) -> None:
-    promised = promise(settings, settings.table.features["translation_state"], 2, NO_REDIS)
+    promised = promise(settings, settings.table.features["translation_state"], 2)
     assert broken_by_writing(Kept.JOURNAL, promised) is None
     assert broken_by_writing(Kept.NOWHERE, promised) == "what was written is in nowhere, not in journal"
