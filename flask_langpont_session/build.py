@@ -189,7 +189,16 @@ def build(app: Flask, recorder: Recorder | None) -> State:
     backend = Backend(settings, reports, redis=redis, database=database, memory=memory, journal=journal, health=health)
     repository = SessionRepository(backend, make_refusal=_refusals(app, health))
     history, watch, hosts = _history(settings, recorder, health), _sentinel_watch(redis, notices), _hosts(app, backend)
-    attendance = _Attendance(backend, incidents, hosts, cloud, directory, history, watch, [_late_settings(app)])
+    attendance = _Attendance(
+        backend,
+        incidents,
+        hosts,
+        cloud,
+        directory,
+        history,
+        watch,
+        [_late_settings(app), _other_sessions(app, settings)],
+    )
     monitor = Monitor(backend, notices=notices, attend=attendance)
     if scratch is not None:
         scratch.users.append(monitor.stop)
@@ -460,6 +469,22 @@ def _refusals(app: Flask, health: Health) -> Callable[[str], GrantRefused]:
 def _is_in_development(its: weakref.ref[Flask]) -> bool:
     app = its()
     return app is not None and (app.debug or app.testing)
+
+
+def _other_sessions(app: Flask, settings: Settings) -> Callable[[], None]:
+    """Return a function that warns of settings of Flask-Session, unless its sessions are taken over."""
+    its = weakref.ref(app)
+
+    def warn() -> None:
+        app = its()
+        if app is not None and "SESSION_TYPE" in app.config and not settings.adopt:
+            log.warning(
+                "SESSION_TYPE is a setting of Flask-Session, and does nothing here: take it out, and Session(app) with "
+                "it; to have its sessions taken over set LANGPONT_SESSION_ADOPT (docs/moving.md)",
+                extra=fields("settings_of_flask_session"),
+            )
+
+    return warn
 
 
 def _late_settings(app: Flask) -> Callable[[], None]:

@@ -49,11 +49,13 @@ class SessionValueError(LangPontSessionError):
     :param path: where inside the value; without the keys of nested dicts, which may be personal.
     """
 
+    _cure = "docs/flask.md#values says what can be"
+
     def __init__(self, key: object, reason: str, path: str = "") -> None:
         self.key = key
         self.reason = reason
         where = f", inside {path}" if path else ""
-        super().__init__(f"session[{_shown(key)}] cannot be stored: {reason}{where}")
+        super().__init__(f"session[{_shown(key)}] cannot be stored: {reason}{where}; {self._cure}")
 
 
 def _shown(key: object) -> str:
@@ -68,6 +70,8 @@ class UnsupportedValue(SessionValueError, TypeError):
 
 class SessionTooLarge(SessionValueError, ValueError):
     """The value would push its category over ``MAX_CATEGORY_BYTES``, 256 keys, or 32 levels of nesting."""
+
+    _cure = "keep large data in your database, and its id here (limits: docs/configuration.md#limits)"
 
 
 class UnreadableValue(LangPontSessionError, ValueError):

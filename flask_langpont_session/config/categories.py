@@ -96,7 +96,8 @@ class _Builder:
         """Return the table with all problems found."""
         unknown = sorted(self._priorities.keys() - self._features.keys(), key=str) if self._is_whole else []
         self._problems += [
-            f"FEATURES[{name!r}]: no category has this feature; write {_FEATURE_FORM}" for name in unknown
+            f"FEATURES[{name!r}]: no category has this feature{self._close_to(name)}; write {_FEATURE_FORM}"
+            for name in unknown
         ]
         return Built(self.table(), self._problems, self._is_whole)
 
@@ -148,6 +149,10 @@ class _Builder:
                 return self.leave_out(f"{at}['category']: {problem}")
             self._categories[category] = Category(category, None)
         self._add("FEATURES", name, category, spec["keys"], spec.get("priority", Priority.HIGH))
+
+    def _close_to(self, name: Any) -> str:
+        close = get_close_matches(str(name), self._features, n=1)
+        return f"; did you mean {close[0]!r}" if close else ""
 
     def _category_problem(self, name: Any) -> str | None:
         """Return why a category of this name cannot be made for a feature."""

@@ -219,7 +219,8 @@ def page_like(example: str) -> Check:
 def engine(name: str, value: Any) -> str | None:
     if value is None or isinstance(value, Engine):
         return None
-    return f"{name}: an Engine of SQLAlchemy (not an asynchronous one), not {type(value).__name__}"
+    hint = " (of Flask-SQLAlchemy db.engine, within app.app_context())" if type(value).__name__ == "SQLAlchemy" else ""
+    return f"{name}: an Engine of SQLAlchemy (not an asynchronous one), not {type(value).__name__}{hint}"
 
 
 def client(name: str, value: Any) -> str | None:

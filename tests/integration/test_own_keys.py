@@ -145,6 +145,17 @@ def test_a_setting_that_comes_too_late_is_told_of(make_app: MakeApp, caplog: pyt
     assert events_of(caplog, "settings_late") == [("settings_late", names)]
 
 
+def test_settings_of_flask_session_are_told_of(make_app: MakeApp, caplog: pytest.LogCaptureFixture) -> None:
+    """They do nothing, and nothing would say so."""
+    app = make_app()
+    app.config.update(SESSION_TYPE="redis")
+    with caplog.at_level(logging.INFO):
+        app.test_client().post("/set", json={"cart": 1})
+        wait_until(lambda: parts(app).monitor.has_looked, "a first look")
+        parts(app).monitor.tick()
+    assert len(events_of(caplog, "settings_of_flask_session")) == 1
+
+
 def test_without_a_catch_all_the_error_says_where_to_name_it(make_app: MakeApp) -> None:
     """The view that forgot it is told."""
     app = make_app(

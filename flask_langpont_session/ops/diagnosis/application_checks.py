@@ -124,6 +124,11 @@ def environment(facts: Facts) -> Look:
         )
     if facts.config["DEBUG"]:
         yield warning("debug mode is on", "leave out FLASK_DEBUG and --debug where users are served")
+    if "SESSION_TYPE" in facts.config and not facts.settings.adopt:
+        yield warning(
+            "SESSION_TYPE is a setting of Flask-Session, whose Session(app) has the sessions if it comes last",
+            f"take out both; to have its sessions taken over set {PREFIX}ADOPT (docs/moving.md)",
+        )
     return f"{facts.settings.environment}; no debug mode, no TESTING"
 
 

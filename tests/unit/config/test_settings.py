@@ -307,6 +307,10 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"FEATURES": {"authentication": {"priority": "high"}}}, "FEATURES['authentication']['priority']"),
     ({"FEATURES": {"statistics": {"priority": "urgent"}}}, "FEATURES['statistics']['priority']"),
     ({"FEATURES": {"language": {"priority": "high"}}}, "FEATURES['language']: no category has this feature"),
+    (
+        {"FEATURES": {"languag_preference": {"priority": "high"}}},
+        "FEATURES['languag_preference']: no category has this feature; did you mean 'language_preference'",
+    ),
     ({"FEATURES": {7: {"priority": "high"}}}, "FEATURES[7]"),
     ({"STATUS_PAGE": callable, "HEALTH_URL_PREFIX": None}, "STATUS_PAGE"),
     ({"BEHAVIOURS": {"critical": {2: "local_cache_fallback"}}}, "BEHAVIOURS['critical'][2]"),

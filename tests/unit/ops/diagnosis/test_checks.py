@@ -96,6 +96,7 @@ BAD: list[tuple[str, Outcome, Facts, str]] = [
     ("encryption", WARNING, encrypting(ENCRYPTION_SWITCH_OVER=from_now(130_000)), "for 1.5 days more"),
     ("environment", FAILURE, with_application(TESTING=True), "TESTING"),
     ("environment", WARNING, with_application(DEBUG=True), "debug"),
+    ("environment", WARNING, with_application(SESSION_TYPE="redis"), "Session(app)"),
     ("grace", WARNING, with_application(local_cache_ttl=60), "signed out after 60 s"),
     ("cookie", FAILURE, cookie(HTTPONLY=False), "scripts"),
     ("cookie", WARNING, cookie(SECURE=False, NAME="session"), "without HTTPS"),
