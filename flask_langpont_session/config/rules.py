@@ -136,11 +136,12 @@ def _table_relations(settings: Settings) -> list[str]:
         for key in settings.user_keys
         if "*" in key
     ]
-    for name in ("carry_on_sign_in", "carry_on_sign_out"):
-        for category in getattr(settings, name):
-            if category not in table.categories or category == AUTH:
-                others = ", ".join(known for known in table.categories if known != AUTH)
-                problems.append(f"{PREFIX}{name.upper()}: {category!r} is not one of {others or 'no categories'}")
+    others = settings.carry_on_sign_in
+    problems += [
+        f"{PREFIX}CARRY_ON_SIGN_OUT: {category!r} is not one of {', '.join(others) or 'no categories'}"
+        for category in settings.carry_on_sign_out
+        if category not in others
+    ]
     problems += [
         f"{PREFIX}ENCRYPTED_CATEGORIES: {category!r} is not one of {', '.join(table.categories)}"
         for category in settings.encrypted_categories or ()

@@ -19,6 +19,7 @@ from sqlalchemy import URL, Engine
 
 from ..exceptions import ConfigError
 from ..policy.categories import (
+    AUTH,
     CategoryTable,
     KeyPatterns,
     Priority,
@@ -55,9 +56,6 @@ takes no sessions over."""
 _LOCAL_REDIS = "redis://localhost:6379/0"
 
 _SECONDS = "seconds"
-
-_COUNT_FOR_DATA = ("encrypted_categories", "carry_on_sign_in")
-"""Settings in which ``ui`` stands for ``data``, too: what no feature names was in ``ui`` before there was ``data``."""
 
 
 def _setting(default: Any, check: Check, *, repr: bool = True) -> Any:
@@ -115,7 +113,6 @@ class Settings:
     device_networks: bool = _setting(False, checks.flag)
     verify_interval: float = _setting(60, checks.number(0, 86_400, _SECONDS))
     grace: float = _setting(300, checks.number(0, 3600, _SECONDS))
-    carry_on_sign_in: Sequence[str] = _setting(("translation", "ui", "data"), checks.names)
     carry_on_sign_out: Sequence[str] = _setting(("ui",), checks.names)
     cookie_resend: str = _setting("due", checks.one_of("due", "flask"))
     request_budget: float = _setting(0.3, checks.number(0.01, 60, _SECONDS))
@@ -161,6 +158,11 @@ class Settings:
         """Return the seconds after its last use for which a visitor's data is kept: that session has no end of its own,
         so it lives as long as the data with the longest TTL."""
         return max((c.ttl for c in self.table.categories.values() if c.ttl), default=self.idle_timeout)
+
+    @property
+    def carry_on_sign_in(self) -> tuple[str, ...]:
+        """Return the categories that a sign-in carries over to the new session: all but auth."""
+        return tuple(name for name in self.table.categories if name != AUTH)
 
     def behaviour(self, priority: Priority, level: int) -> Behaviour:
         """Return the behaviour that the decision table has for a priority at a level."""
@@ -250,6 +252,7 @@ _FORMER: Mapping[str, str] = {
     "metrics_emf_agent": "EMF goes to the standard output, which the CloudWatch agent can read",
     "alert_runbook": "alerts link to the pages of this package on the web, as the rules of Prometheus do",
     "alert_repeat": "an alert is sent once and called off; the receiver repeats it, by its dedup_key",
+    "carry_on_sign_in": "all categories but auth are carried over; let the view of the sign-in clear what is not to be",
     "database_concurrency": "four requests of a process ask the database at a time",
     "health_interval": "a worker looks at idle stores every 30 seconds, and at once at one that fails",
     "metrics_interval": "figures are published every minute",
@@ -341,12 +344,8 @@ def _derive(settings: Settings) -> tuple[Built, list[str]]:
         "near_categories": frozenset(_near(settings, built.table)),
         "sealed_categories": frozenset(_sealed(settings, built.table)),
     }
-    for name in ("carry_on_sign_in", "carry_on_sign_out"):
-        carried: Sequence[str] = getattr(settings, name)
-        if carried is _FIELDS[name].default:  # another table need not have these categories
-            derived[name] = tuple(category for category in carried if category in built.table.categories)
-            if name == "carry_on_sign_in":
-                derived[name] += tuple(built.table.categories.keys() - settings.categories.keys())
+    if settings.carry_on_sign_out is _FIELDS["carry_on_sign_out"].default:  # another table need not have this category
+        derived["carry_on_sign_out"] = tuple(built.table.categories.keys() & settings.carry_on_sign_out)
     _derived(settings, **derived)
     return built, [PREFIX + problem for problem in built.problems + behaviour_problems]
 
@@ -368,20 +367,18 @@ def _built(settings: Settings) -> Built:
 
 
 def _with_data(settings: Settings) -> dict[str, Any]:
-    """Return the settings that name ``ui`` and not ``data``, with both. An application that has said itself what
-    ``data`` is has said where it counts."""
-    if settings.categories.get("data") != DEFAULT_CATEGORIES["data"]:
+    """Return ENCRYPTED_CATEGORIES with ``data``, if it names ``ui`` alone: what no feature names was in ``ui`` before
+    there was ``data``. An application that has said itself what ``data`` is has said where it counts."""
+    named = settings.encrypted_categories or ()
+    if settings.categories.get("data") != DEFAULT_CATEGORIES["data"] or "ui" not in named or "data" in named:
         return {}
-    given = {name: getattr(settings, name) or () for name in _COUNT_FOR_DATA}
-    found = {name: (*named, "data") for name, named in given.items() if "ui" in named and "data" not in named}
-    if found:
-        names = ", ".join(PREFIX + name.upper() for name in found)
-        log.info(
-            "%s: 'ui' counts for 'data' as well, the category of keys that no feature names; name both",
-            names,
-            extra=fields("setting_counts_for_data", setting=names),
-        )
-    return found
+    setting = f"{PREFIX}ENCRYPTED_CATEGORIES"
+    log.info(
+        "%s: 'ui' counts for 'data' as well, the category of keys that no feature names; name both",
+        setting,
+        extra=fields("setting_counts_for_data", setting=setting),
+    )
+    return {"encrypted_categories": (*named, "data")}
 
 
 def _in_ms(seconds: int | None) -> int | None:

@@ -96,7 +96,6 @@ DEFAULTS: dict[str, Any] = {
     "ENCRYPTION_SWITCH_OVER": None,
     "DEVICE_LABELS": None,
     "DEVICE_NETWORKS": False,
-    "CARRY_ON_SIGN_IN": ("translation", "ui", "data"),
     "CARRY_ON_SIGN_OUT": ("ui",),
     "COOKIE_RESEND": "due",
     "REQUEST_BUDGET": 0.3,
@@ -180,7 +179,6 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "ENCRYPTION_SWITCH_OVER": ("tomorrow", "2030-01-01", "2030-01-01T00:00:00", 7, "", datetime(2030, 1, 1)),
     "DEVICE_LABELS": ("browser", "", 7, True, an_async_guard),
     "DEVICE_NETWORKS": ("/24", None, 1),
-    "CARRY_ON_SIGN_IN": ("ui", [7]),
     "CARRY_ON_SIGN_OUT": ("ui", None),
     "COOKIE_RESEND": ("always", None, True, []),
     "REQUEST_BUDGET": (0, 61, "0.3"),
@@ -298,7 +296,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"DATABASE_TIMEOUT": 0.31}, "DATABASE_TIMEOUT"),
     ({"REQUEST_BUDGET": 0.24}, "DATABASE_TIMEOUT"),
     ({"REDIS_URL": "redis://localhost", "REDIS_CLIENT": redis.Redis()}, "REDIS_URL and REDIS_CLIENT"),
-    ({"CARRY_ON_SIGN_IN": ["auth"]}, "CARRY_ON_SIGN_IN"),
+    ({"CARRY_ON_SIGN_OUT": ["auth"]}, "CARRY_ON_SIGN_OUT"),
     ({"CARRY_ON_SIGN_OUT": ["nothing"]}, "CARRY_ON_SIGN_OUT"),
     ({"USER_KEYS": ["lang"]}, "USER_KEYS"),
     ({"USER_KEYS": ["_state_*"]}, "USER_KEYS"),
@@ -553,7 +551,7 @@ ACCEPTED: list[dict[str, Any]] = [
     {"PRIVILEGED_IDLE_TIMEOUT": 240},
     {"PRIVILEGED_IDLE_TIMEOUT": 7200},
     {"REQUEST_BUDGET": 5, "REDIS_TIMEOUT": 5, "DATABASE_TIMEOUT": 5},
-    {"CARRY_ON_SIGN_IN": [], "CARRY_ON_SIGN_OUT": ()},
+    {"CARRY_ON_SIGN_OUT": ()},
     {"HEALTH_URL_PREFIX": None, "JOURNAL": None},
     {"SESSION_TYPE": "redis", "PERMANENT_SESSION_LIFETIME": 60, "GRACE": 300},  # keys of others are theirs
     {"SECRET_KEY": None, "GRACE": 300},  # tests may set it later, and Flask explains its absence
@@ -756,10 +754,9 @@ def test_what_is_configured_goes_before_the_preset(load: Load) -> None:
 
 
 def test_a_category_that_a_feature_makes_goes_with_a_visitor_who_signs_in(load: Load) -> None:
-    """As what no feature names does; an application that says what goes is taken at its word."""
+    """As all but auth does."""
     cart = {"cart": {"keys": ["cart"], "category": "shop"}}
     assert load(PRESET="application", FEATURES=cart).carry_on_sign_in == ("ui", "data", "shop")
-    assert load(FEATURES=cart, CARRY_ON_SIGN_IN=["ui", "data"]).carry_on_sign_in == ["ui", "data"]
 
 
 SHOP: dict[str, Any] = {
@@ -767,9 +764,7 @@ SHOP: dict[str, Any] = {
     "cart": {"ttl": 600, "features": {"items": ["cart"], "rest": ["*"]}},
 }
 SHOP_PRIORITIES = {"items": {"priority": "high"}, "rest": {"priority": "low"}}
-SHOP_KEYS: dict[str, Any] = {
-    "USER_KEYS": ["_user_id"], "PRIVILEGE_KEYS": [], "CARRY_ON_SIGN_IN": ["cart"], "CARRY_ON_SIGN_OUT": [],
-}  # fmt: skip
+SHOP_KEYS: dict[str, Any] = {"USER_KEYS": ["_user_id"], "PRIVILEGE_KEYS": [], "CARRY_ON_SIGN_OUT": []}
 
 
 def shop(**changes: Any) -> dict[str, Any]:
@@ -795,14 +790,14 @@ def test_mistakes_in_the_table_come_with_those_about_it(load: Load) -> None:
     """All at once; none of them is only there because of another."""
     table = {**SHOP, "cart": {"ttl": 0, "features": {"items": ["cart", "@cart"], "rest": ["*"]}}}
     problems = problems_of(
-        load, **shop(CATEGORIES=table, CARRY_ON_SIGN_IN=["card"], PRIVILEGE_KEYS=["cart"], DEFAULTS={"_user_id": 1})
+        load, **shop(CATEGORIES=table, CARRY_ON_SIGN_OUT=["card"], PRIVILEGE_KEYS=["cart"], DEFAULTS={"_user_id": 1})
     )
     found = [problem.removeprefix(PREFIX).partition(":")[0] for problem in problems]
     assert found == [
         "CATEGORIES['cart']['ttl']",
         "CATEGORIES",
         "PRIVILEGE_KEYS",
-        "CARRY_ON_SIGN_IN",
+        "CARRY_ON_SIGN_OUT",
         "DEFAULTS['_user_id']",
     ]
 
