@@ -40,9 +40,7 @@ _CLOSING = 10.0
 _ELSEWHERE: Mapping[str, Any] = {
     "REDIS_URL": None,
     "REPLICA_URL": None,
-    "REDIS_CLIENT": None,
     "DATABASE_URL": None,
-    "DATABASE_ENGINE": None,
     "JOURNAL": "",
 }
 """Settings that name servers and files which the tests of an application leave alone → their values in tests."""
@@ -64,7 +62,7 @@ def app_config(redis_url: str | None = None) -> dict[str, Any]:
     """
     config = {**_ELSEWHERE, **{name.upper(): value for name, value in {**ALONE, **PATIENCE}.items()}}
     if redis_url is None:
-        config["REDIS_CLIENT"] = _redis_in_memory()
+        config["REDIS_URL"] = _redis_in_memory()
     else:
         config |= {"REDIS_URL": redis_url, "KEY_PREFIX": f"test:{secrets.token_hex(8)}"}
     ours = {f"{PREFIX}{name}": value for name, value in config.items()}

@@ -98,7 +98,7 @@ def traced_requests() -> tuple[Figure, Figure]:
     import fakeredis
 
     # With the near cache it would depend on the moment whether that has found out yet that it cannot use this Redis.
-    with _requests(REDIS_CLIENT=fakeredis.FakeRedis(), NEAR_CACHE=()) as traced:
+    with _requests(REDIS_URL=fakeredis.FakeRedis(), NEAR_CACHE=()) as traced:
         return traced("/read"), traced("/write/{}")
 
 

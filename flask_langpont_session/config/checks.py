@@ -216,26 +216,30 @@ def page_like(example: str) -> Check:
     return check
 
 
-def engine(name: str, value: Any) -> str | None:
-    if value is None or isinstance(value, Engine):
-        return None
+def database_place(name: str, value: Any) -> str | None:
+    if isinstance(value, (str, Engine)):
+        return text(name, value) if isinstance(value, str) else None
     hint = " (of Flask-SQLAlchemy db.engine, within app.app_context())" if type(value).__name__ == "SQLAlchemy" else ""
-    return f"{name}: an Engine of SQLAlchemy (not an asynchronous one), not {type(value).__name__}{hint}"
+    return f"{name}: a URL, or an Engine of SQLAlchemy (not an asynchronous one), not {type(value).__name__}{hint}"
+
+
+def redis_place(name: str, value: Any) -> str | None:
+    return text(name, value) if isinstance(value, str) else client(name, value)
 
 
 def client(name: str, value: Any) -> str | None:
     """Connections are made as the client's pool says (``stores/connections.py``): it must be one of redis-py's, which
     waits in the ordinary way."""
     is_ours = isinstance(getattr(value, "connection_pool", None), ConnectionPool)
-    if value is None or (is_ours and not inspect.iscoroutinefunction(type(value).execute_command)):
+    if is_ours and not inspect.iscoroutinefunction(type(value).execute_command):
         return None
     kind = f"{type(value).__module__}.{type(value).__qualname__}"
-    if not name.endswith("CLIENT"):  # of another package's setting, which has no other form
+    if not name.endswith("URL"):  # of another package's setting, which has no other form
         instead = ""
     elif "Cluster" in type(value).__name__:
-        instead = f"; set {PREFIX}REDIS_URL to 'redis+cluster://host,host' instead, which names some of its servers"
+        instead = "; write 'redis+cluster://host,host' instead, which names some of its servers"
     elif hasattr(value, "execute_command"):
-        instead = f"; set {name.removesuffix('CLIENT')}URL to its address instead, such as 'valkey://host:6379/0'"
+        instead = "; write its address instead, such as 'valkey://host:6379/0'"
     else:
         instead = ""
     return f"{name}: a client of redis-py, as redis.Redis and fakeredis.FakeRedis are, not {kind}{instead}"

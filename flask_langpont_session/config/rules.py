@@ -46,9 +46,7 @@ def problems_of(settings: Settings, app: Flask, wrong: Set[str], tables: list[st
         problems += _encryption_problems(settings, app)
     if "redis_url" not in wrong:
         problems += _secret_problems(settings)
-    either = ({"redis_url", "redis_client"}, {"database_url", "database_engine"})
-    silent = frozenset(wrong).union(*(pair for pair in either if pair & wrong))
-    about = tuple(f"{PREFIX}{name.upper()}{end}" for name in silent for end in (":", "["))
+    about = tuple(f"{PREFIX}{name.upper()}{end}" for name in wrong for end in (":", "["))
     return [problem for problem in problems if not problem.startswith(about)]
 
 
@@ -95,14 +93,11 @@ def _waits(settings: Settings) -> Iterator[_Relation]:
 
 
 def _servers(settings: Settings) -> Iterator[_Relation]:
-    """Yield the rules about the two settings of which one names a store."""
+    """Yield the rules about the two URLs of Redis."""
     kind = kind_of(settings.redis_url)
     if kind is Kind.CLUSTER or kind is Kind.GROUP:
         text = f"REPLICA_URL: the replicas of a {kind.value} are found with its primaries; leave this out"
         yield ({"redis_url", "replica_url"}, settings.replica_url is not None, text)
-    for url, ready in (("redis_url", "redis_client"), ("database_url", "database_engine")):
-        are_both = bool(getattr(settings, url)) and getattr(settings, ready) is not None
-        yield ({url, ready}, are_both, f"{url.upper()} and {ready.upper()}: give one of them")
 
 
 def _needed(settings: Settings) -> Iterator[_Relation]:
@@ -286,12 +281,12 @@ def _places(settings: Settings, app: Flask) -> list[str]:
 def _database_problems(settings: Settings) -> list[str]:
     engine, url = settings.database_engine, settings.database_url
     if engine is not None:
-        label, problem = f"{PREFIX}DATABASE_ENGINE", _engine_problem(engine) or _place_problem(engine.url)
+        problem = _engine_problem(engine) or _place_problem(engine.url)
     elif url:
-        label, problem = f"{PREFIX}DATABASE_URL", _driver_problem(url) or _place_problem(make_url(url))
+        problem = _driver_problem(url) or _place_problem(make_url(url))
     else:
         return []
-    return [f"{label}: {problem}"] if problem else []
+    return [f"{PREFIX}DATABASE_URL: {problem}"] if problem else []
 
 
 def _engine_problem(engine: Engine) -> str | None:
@@ -301,7 +296,7 @@ def _engine_problem(engine: Engine) -> str | None:
     if isinstance(engine.pool, StaticPool):
         return (
             "its StaticPool has one connection for all threads: sessions would be written in the middle "
-            f"of the application's transactions; use another pool, or set {PREFIX}DATABASE_URL instead"
+            "of the application's transactions; use an engine with another pool, or write its URL instead"
         )
     return None
 

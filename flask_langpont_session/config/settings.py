@@ -70,12 +70,10 @@ class Settings:
     Every field is the setting ``LANGPONT_SESSION_<NAME>``; units stand in the comments.
     """
 
-    redis_url: str | None = _setting(None, checks.optional(checks.text))
+    redis_url: str | None = _setting(None, checks.optional(checks.redis_place))  # or a ready client; fakeredis too
     replica_url: str | None = _setting(None, checks.optional(checks.text))
-    redis_client: Any = _setting(None, checks.client)  # a ready client object instead of the URL; fakeredis too
     redis_timeout: float = _setting(0.2, checks.number(0.001, 60, _SECONDS))
-    database_url: str | URL | None = _setting(None, checks.optional(checks.text))
-    database_engine: Engine | None = _setting(None, checks.engine)
+    database_url: str | URL | None = _setting(None, checks.optional(checks.database_place))  # or an engine
     database_timeout: float = _setting(0.25, checks.number(0.001, 60, _SECONDS))
     memory_bytes: int = _setting(67_108_864, checks.integer(0, 1_099_511_627_776, "bytes"))
     local_cache_ttl: int = _setting(1800, checks.integer(1, 86_400, _SECONDS))
@@ -129,7 +127,9 @@ class Settings:
     adopt_cookie_name: str = _setting("session", checks.text)
     adopt_cookie_domain: str | None = _setting(None, checks.optional(checks.text))
 
-    # What follows is made of the settings above.
+    # What follows is made of the settings above. An object in the place of a URL stands here, and there is no URL then.
+    redis_client: Any = field(init=False, default=None)
+    database_engine: Engine | None = field(init=False, default=None)
     database_is_default: bool = field(init=False, default=False)
     table: CategoryTable = field(init=False)
     behaviour_table: Mapping[Priority, Row] = field(init=False)
@@ -203,6 +203,9 @@ def load_settings(app: Flask, scratch: Scratch | None = None) -> Settings:
     right = {name: given[name] for name in checks if name not in wrong}
     settings = Settings(**_with_places(right if scratch is None else _under_test(right, scratch), app))
     _derived(settings, database_is_default=settings.database_url != right.get("database_url"))
+    for url, name in (("redis_url", "redis_client"), ("database_url", "database_engine")):
+        if not isinstance(ready := getattr(settings, url), (str, URL)):
+            _derived(settings, **{name: ready, url: None})
     built, in_tables = _derive(settings)
     has_table = built.is_whole and not wrong.keys() & {"categories", "features", "durable_keys"}
     together = rules.problems_of(settings, app, wrong.keys(), in_tables, has_table=has_table)
@@ -235,6 +238,7 @@ def _problem(setting: dataclasses.Field[Any], value: Any) -> str | None:
 _FORMER: Mapping[str, str] = {
     "local_cache_size": f"{PREFIX}MEMORY_BYTES bounds all that a process keeps",
     "read_cache_bytes": f"{PREFIX}MEMORY_BYTES bounds all that a process keeps",
+    "redis_client": f"give the client as {PREFIX}REDIS_URL",
     "redis_connect_timeout": f"{PREFIX}REDIS_TIMEOUT is the longest wait for a connection, too",
     "redis_pool_timeout": f"a quarter of {PREFIX}REDIS_TIMEOUT is the longest wait for a free connection",
     "replica_client": f"give {PREFIX}REPLICA_URL",
@@ -253,6 +257,7 @@ _FORMER: Mapping[str, str] = {
     "alert_runbook": "alerts link to the pages of this package on the web, as the rules of Prometheus do",
     "alert_repeat": "an alert is sent once and called off; the receiver repeats it, by its dedup_key",
     "carry_on_sign_in": "all categories but auth are carried over; let the view of the sign-in clear what is not to be",
+    "database_engine": f"give the engine as {PREFIX}DATABASE_URL",
     "database_concurrency": "four requests of a process ask the database at a time",
     "health_interval": "a worker looks at idle stores every 30 seconds, and at once at one that fails",
     "metrics_interval": "figures are published every minute",
@@ -283,10 +288,11 @@ def _with_places(values: Mapping[str, Any], app: Flask) -> dict[str, Any]:
     """Fill in the tables of the preset, and where the stores are, for development and tests."""
     filled = {**_tables(values), **values}
     casual = app.debug or app.testing
-    if casual and not filled.get("redis_url") and filled.get("redis_client") is None:
+    if casual and filled.get("redis_url") is None:
         filled["redis_url"] = _LOCAL_REDIS
-    local = filled.get("redis_client") is None and checks.is_local(filled.get("redis_url"))
-    if (casual or local) and not filled.get("database_url") and filled.get("database_engine") is None:
+    redis = filled.get("redis_url")
+    local = isinstance(redis, str) and checks.is_local(redis)
+    if (casual or local) and filled.get("database_url") is None:
         filled["database_url"] = _sqlite_in(Path(app.instance_path))
     if filled.get("journal", "") == "":
         filled["journal"] = Path(app.instance_path) / "langpont_session_journal.sqlite3"
@@ -307,11 +313,10 @@ def _sqlite_in(folder: Path) -> URL:
 def _under_test(values: Mapping[str, Any], scratch: Scratch) -> dict[str, Any]:
     """Keep an application under test off the developer's files, and from taking a busy machine for an outage."""
     filled = dict(values)
-    engine = filled.get("database_engine")
-    url = filled.get("database_url") if engine is None else engine.url
-    if not url or checks.is_in_memory(url):  # which would be another database for each thread
+    given = filled.get("database_url")
+    url = given.url if isinstance(given, Engine) else given
+    if url is None or checks.is_in_memory(url):  # which would be another database for each thread
         filled["database_url"] = _sqlite_in(scratch.path)
-        filled["database_engine"] = None
     if filled.get("journal", "") == "":
         filled["journal"] = None
     longest = filled.get("request_budget", PATIENCE["request_budget"])

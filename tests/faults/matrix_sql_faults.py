@@ -110,7 +110,7 @@ def small_engine(site: Site) -> sa.Engine:
 @contextmanager
 def exhausted(site: Site) -> Iterator[Evidence]:
     """The application has all connections of its pool, and keeps them. Sessions have another one."""
-    engine: sa.Engine = site.app.config["LANGPONT_SESSION_DATABASE_ENGINE"]
+    engine: sa.Engine = site.app.config["LANGPONT_SESSION_DATABASE_URL"]
 
     def refuses() -> int:
         try:

@@ -43,7 +43,7 @@ def client_object(request: pytest.FixtureRequest, primary: Valkey) -> Iterator[A
 
 @pytest.fixture
 def app(make_app: MakeApp, client_object: Any) -> Flask:
-    app = make_app(REDIS_URL=..., REDIS_CLIENT=client_object)
+    app = make_app(REDIS_URL=client_object)
 
     @app.post("/count")
     def count() -> str:
@@ -129,10 +129,8 @@ def test_the_monitor_goes_along_with_a_ready_client(app: Flask, client_object: A
 
 def test_one_client_may_serve_several_applications(make_app: MakeApp, client_object: Any) -> None:
     """Each has a prefix and a secret of its own, and one pool between them."""
-    one = make_app(REDIS_URL=..., REDIS_CLIENT=client_object)
-    two = make_app(
-        REDIS_URL=..., REDIS_CLIENT=client_object, KEY_PREFIX="two", SECRET_KEY="another key of the suite, 32+ bytes"
-    )
+    one = make_app(REDIS_URL=client_object)
+    two = make_app(REDIS_URL=client_object, KEY_PREFIX="two", SECRET_KEY="another key of the suite, 32+ bytes")
     browsers = [app.test_client() for app in (one, two)]
     for browser, lang in zip(browsers, ("jp", "en"), strict=True):
         browser.post("/set", json={"lang": lang})

@@ -488,7 +488,7 @@ def test_tls(make: Make, tmp_path: Path) -> None:
         careless = redis.Redis(
             host="localhost", port=server.port, ssl=True, ssl_cert_reqs="none", ssl_check_hostname=False
         )
-        app = make(REDIS_CLIENT=careless, REDIS_URL=None)
+        app = make(REDIS_URL=careless)
         with parts(app).backend.endpoint("primary").server_identity.alone():
             connection = parts(app).backend.endpoint("primary").link.beside(3)
         found = read_redis.transport_of(connection)
@@ -501,7 +501,7 @@ def test_a_client_without_a_network(make: Make) -> None:
     """fakeredis: what can be asked is asked."""
     import fakeredis
 
-    app = make(REDIS_CLIENT=fakeredis.FakeRedis(), REDIS_URL=None)
+    app = make(REDIS_URL=fakeredis.FakeRedis())
     found = told(app)
     assert found["stores"]["outcome"] == "ok"
     assert found["redis-tls"]["outcome"] == "skipped"

@@ -131,7 +131,7 @@ def test_a_stored_key_that_no_feature_claims_is_no_error(make_app: MakeApp, prim
 @pytest.mark.real_time("what hangs is given up within a bound")
 def test_a_ready_client_waits_no_longer_than_our_own(make_app: MakeApp, primary: Valkey) -> None:
     """Its own options (ten retries, five seconds each) would make every request of an outage wait for a minute."""
-    app = make_app(REDIS_URL=..., REDIS_CLIENT=Redis(port=primary.port), **SHORT_WAITS)
+    app = make_app(REDIS_URL=Redis(port=primary.port), **SHORT_WAITS)
     client: Any = app.test_client()
     client.post("/login/7")
     primary.freeze()
@@ -145,7 +145,7 @@ def test_a_ready_client_waits_no_longer_than_our_own(make_app: MakeApp, primary:
 
 def test_the_server_of_a_ready_client_is_identified_like_that_of_our_own(make_app: MakeApp, primary: Valkey) -> None:
     """A server that comes back from old data is verified against the database, whatever made the client."""
-    app = make_app(REDIS_URL=..., REDIS_CLIENT=Redis(port=primary.port))
+    app = make_app(REDIS_URL=Redis(port=primary.port))
     client: Any = app.test_client()
     client.cookie = cookie_of(client.post("/login/7"))
     wait_until(lambda: is_leased(app, client), "a lease")

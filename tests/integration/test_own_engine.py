@@ -153,7 +153,7 @@ def test_a_user_whom_the_engine_has_no_form_for_is_in_the_log(
 ) -> None:
     """A 503 at each try, and nothing is wrong with the database: only the log can tell. It does not name the user."""
     engine = sa.create_engine(mariadb.url, connect_args={"charset": "latin1"})
-    client: Any = make_app(DATABASE_ENGINE=engine, DATABASE_URL=...).test_client()
+    client: Any = make_app(DATABASE_URL=engine).test_client()
     assert client.post("/set", json={"_user_id": "7"}).status_code == 200
     assert client.post("/set", json={"_user_id": "花子"}).status_code == 503
     [record] = [record for record in caplog.records if record.levelname == "ERROR"]

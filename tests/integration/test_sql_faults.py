@@ -368,7 +368,7 @@ def test_lost_replies_are_over_when_replies_come_again(
     assert postgres.port
     with FaultProxy("127.0.0.1", postgres.port) as proxy:
         address = proxy.instead_of(url)
-        engine = {"DATABASE_URL": ..., "DATABASE_ENGINE": sa.create_engine(address, pool_pre_ping=True)}
+        engine = {"DATABASE_URL": sa.create_engine(address, pool_pre_ping=True)}
         app = make_app(**({"DATABASE_URL": address} if owner == "its own" else engine), DATABASE_TIMEOUT=TIMEOUT)
         database, user = parts(app).backend.database, sign_in(app, USER)
         wait_for_monitors()
@@ -396,7 +396,7 @@ def test_lost_replies_are_over_when_replies_come_again(
 # -- the application's own engine ----------------------------------------------------------------------------------
 
 
-SHARED = "LANGPONT_SESSION_DATABASE_ENGINE"
+SHARED = "LANGPONT_SESSION_DATABASE_URL"
 
 OWN_WORK: dict[str, tuple[str, ...]] = {
     "has written": ("INSERT INTO notes VALUES ('mine')",),
@@ -411,7 +411,7 @@ def shared(make_app: MakeApp, tmp_path: Path) -> Flask:
     with engine.begin() as connection:
         connection.exec_driver_sql("CREATE TABLE notes (text VARCHAR)")
         connection.exec_driver_sql("PRAGMA journal_mode = WAL")
-    app = make_app(DATABASE_URL=..., DATABASE_ENGINE=engine, DATABASE_TIMEOUT=PATIENCE / 2, REQUEST_BUDGET=PATIENCE)
+    app = make_app(DATABASE_URL=engine, DATABASE_TIMEOUT=PATIENCE / 2, REQUEST_BUDGET=PATIENCE)
 
     @app.post("/page/<user>")
     def work_and_sign_in(user: str) -> str:
@@ -534,7 +534,7 @@ def test_the_transaction_of_another_request_is_a_lock_like_any_other(
 def test_a_pool_that_is_empty_is_our_own_limit(make_app: MakeApp, sqlite_url: str, primary: Valkey) -> None:
     """A sign-in is refused, signed-in users stay so; no breaker opens, and the next request may have more luck."""
     engine = sa.create_engine(sqlite_url, pool_size=1, max_overflow=0, pool_timeout=0.05)
-    app = make_app(DATABASE_URL=..., DATABASE_ENGINE=engine)
+    app = make_app(DATABASE_URL=engine)
     with parts(app).monitor.paused():  # it needs a connection, too
         user = sign_in(app, USER)
         with engine.connect():  # the application's own is none of our business

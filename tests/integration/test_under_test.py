@@ -59,7 +59,7 @@ def make(instance: Path) -> Make:
 
 
 def without_a_server() -> dict[str, Any]:
-    return {"REDIS_CLIENT": fakeredis.FakeRedis(server=fakeredis.FakeServer())}
+    return {"REDIS_URL": fakeredis.FakeRedis(server=fakeredis.FakeServer())}
 
 
 def file_of(app: Flask) -> str:
@@ -92,7 +92,6 @@ def test_testing_may_be_set_after_the_extension(make: Make, instance: Path) -> N
     assert file_of(app).startswith(str(instance))
     others = threads()
     app.config.update(TESTING=True, **{PREFIX + key: value for key, value in without_a_server().items()})
-    app.config[PREFIX + "REDIS_URL"] = None
     assert signs_in(app)
     assert not file_of(app).startswith(str(instance))
     assert not (instance / "langpont_session.sqlite3").exists()
@@ -122,7 +121,7 @@ def test_every_application_has_a_database_of_its_own(make: Make) -> None:
     [
         {"DATABASE_URL": "sqlite://"},
         {"DATABASE_URL": "sqlite:///:memory:"},
-        {"DATABASE_ENGINE": sa.create_engine("sqlite://", poolclass=sa.StaticPool)},
+        {"DATABASE_URL": sa.create_engine("sqlite://", poolclass=sa.StaticPool)},
     ],
     ids=["URL", "memory", "engine"],
 )

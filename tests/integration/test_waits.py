@@ -277,7 +277,7 @@ def test_connections_of_every_origin_are_made_alike(make_app: MakeApp, primary: 
         config = {"REDIS_URL": "redis+sentinel://127.0.0.1:1/service"}
     elif how != "url":
         client = redis.Redis(port=primary.port, decode_responses=True, protocol=3 if how == "protocol 3" else 2)
-        config = {"REDIS_URL": ..., "REDIS_CLIENT": client}
+        config = {"REDIS_URL": client}
     app = make_app(**config, REDIS_TIMEOUT=0.28)
     store = redis_store(app)
     connection = store.link.connections.new()

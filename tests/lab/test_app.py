@@ -85,7 +85,7 @@ def test_other_devices_are_signed_out_with_a_password_that_was_entered_just_now(
     app = create_app(
         {
             "TESTING": True, "SECRET_KEY": "k" * 32, "WTF_CSRF_ENABLED": False,
-            "LANGPONT_SESSION_REDIS_CLIENT": fakeredis.FakeRedis(),
+            "LANGPONT_SESSION_REDIS_URL": fakeredis.FakeRedis(),
             "LANGPONT_SESSION_DATABASE_URL": f"sqlite:///{tmp_path / 'sessions.sqlite3'}",
         }
     )  # fmt: skip

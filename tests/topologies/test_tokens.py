@@ -93,7 +93,7 @@ def test_two_rotations_without_a_failed_request(make_app: MakeApp, locked: Locke
     file = TokenFile(tmp_path / "token")
     file.path.write_text(TOKENS[0])
     client = redis.Redis(port=locked.server.port, credential_provider=file)
-    app = make_app(REDIS_CLIENT=client)
+    app = make_app(REDIS_URL=client)
     before = locked.greeted()
 
     def load(stage: int) -> None:

@@ -70,7 +70,9 @@ class Faults:
         before = source.connection_class
         kind = bounded(before)
         if not issubclass(kind, Bounded):
-            raise Undrillable("REDIS_CLIENT connects in a way of its own; give the address of the server by REDIS_URL")
+            raise Undrillable(
+                "the client in REDIS_URL connects in a way of its own; write the address of the server there"
+            )
         source.connection_class = type(kind.__name__, (_Faulty, kind), {"faults": self})
         try:
             yield

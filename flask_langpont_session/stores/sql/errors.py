@@ -26,9 +26,8 @@ class OwnTransaction(LangPontSessionError):
 
     def __init__(self) -> None:
         super().__init__(
-            "this request's own transaction on LANGPONT_SESSION_DATABASE_ENGINE is open, and SQLite lets only one "
-            "connection write; commit it before the session is changed, or give the sessions a file of their own by "
-            "LANGPONT_SESSION_DATABASE_URL"
+            "this request's own transaction on the engine of LANGPONT_SESSION_DATABASE_URL is open, and SQLite lets "
+            "only one connection write; commit it before the session is changed, or write the URL of another file there"
         )
 
 

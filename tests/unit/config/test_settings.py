@@ -64,9 +64,7 @@ def problems_of(load: Load, **config: Any) -> list[str]:
 DEFAULTS: dict[str, Any] = {
     "REDIS_URL": "redis://localhost:6379/0",
     "REPLICA_URL": None,
-    "REDIS_CLIENT": None,
     "REDIS_TIMEOUT": 0.2,
-    "DATABASE_ENGINE": None,
     "DATABASE_TIMEOUT": 0.25,
     "MEMORY_BYTES": 67_108_864,
     "LOCAL_CACHE_TTL": 1800,
@@ -142,12 +140,10 @@ MUCH_LATER = datetime.now(UTC) + timedelta(days=401)
 
 
 WRONG: dict[str, tuple[Any, ...]] = {
-    "REDIS_URL": (7, "", b"redis://h", " redis://h", "redis://h\n"),
+    "REDIS_URL": (7, "", b"redis://h", object(), redis.asyncio.Redis(), redis.Redis, " redis://h", "redis://h\n"),
     "REPLICA_URL": (7, "", "redis://h "),
-    "REDIS_CLIENT": (object(), "redis://h", redis.asyncio.Redis(), redis.Redis),
     "REDIS_TIMEOUT": (0, -1, "0.2", True, None, float("nan"), float("inf")),
-    "DATABASE_URL": (7, "", "sqlite:///x\n"),
-    "DATABASE_ENGINE": ("sqlite:///x", object()),
+    "DATABASE_URL": (7, "", object(), "sqlite:///x\n"),
     "DATABASE_TIMEOUT": (0, -1, "1"),
     "MEMORY_BYTES": (-1, 10**13, 1.5, "1000"),
     "LOCAL_CACHE_TTL": (0, -1, 86_401, 0.5),
@@ -295,7 +291,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"REDIS_TIMEOUT": 0.31}, "REDIS_TIMEOUT"),
     ({"DATABASE_TIMEOUT": 0.31}, "DATABASE_TIMEOUT"),
     ({"REQUEST_BUDGET": 0.24}, "DATABASE_TIMEOUT"),
-    ({"REDIS_URL": "redis://localhost", "REDIS_CLIENT": redis.Redis()}, "REDIS_URL and REDIS_CLIENT"),
+    ({"REDIS_CLIENT": redis.Redis()}, "REDIS_CLIENT: … any more: give the client as LANGPONT_SESSION_REDIS_URL"),
     ({"CARRY_ON_SIGN_OUT": ["auth"]}, "CARRY_ON_SIGN_OUT"),
     ({"CARRY_ON_SIGN_OUT": ["nothing"]}, "CARRY_ON_SIGN_OUT"),
     ({"USER_KEYS": ["lang"]}, "USER_KEYS"),
@@ -406,24 +402,24 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
         "REPLICA_URL: the replicas of a cluster are found",
     ),
     (
-        {"REDIS_CLIENT": valkey.Valkey()},
-        "REDIS_CLIENT: a client of redis-py … set LANGPONT_SESSION_REDIS_URL to its address",
+        {"REDIS_URL": valkey.Valkey()},
+        "REDIS_URL: a client of redis-py … write its address",
     ),
     (
-        {"REDIS_CLIENT": redis.asyncio.Redis()},
-        "REDIS_CLIENT: a client of redis-py … set LANGPONT_SESSION_REDIS_URL to its address",
+        {"REDIS_URL": redis.asyncio.Redis()},
+        "REDIS_URL: a client of redis-py … write its address",
     ),
     (
-        {"REDIS_CLIENT": object.__new__(redis.RedisCluster)},
-        "REDIS_CLIENT: a client of redis-py … set LANGPONT_SESSION_REDIS_URL to 'redis+cluster://",
+        {"REDIS_URL": object.__new__(redis.RedisCluster)},
+        "REDIS_URL: a client of redis-py … write 'redis+cluster://",
     ),
     (
-        {"REDIS_CLIENT": object.__new__(redis.asyncio.RedisCluster)},
-        "REDIS_CLIENT: a client of redis-py … set LANGPONT_SESSION_REDIS_URL to 'redis+cluster://",
+        {"REDIS_URL": object.__new__(redis.asyncio.RedisCluster)},
+        "REDIS_URL: a client of redis-py … write 'redis+cluster://",
     ),
     (
-        {"REDIS_CLIENT": object.__new__(valkey.ValkeyCluster)},
-        "REDIS_CLIENT: a client of redis-py … set LANGPONT_SESSION_REDIS_URL to 'redis+cluster://",
+        {"REDIS_URL": object.__new__(valkey.ValkeyCluster)},
+        "REDIS_URL: a client of redis-py … write 'redis+cluster://",
     ),
     # the database
     ({**REMOTE, "DATABASE_URL": f"nosuch://u:{SECRET}@h/db"}, "DATABASE_URL: … no dialect 'nosuch'"),
@@ -459,7 +455,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({**REMOTE, "DATABASE_URL": "sqlite:///file::memory:?cache=shared&uri=true"}, "DATABASE_URL: … in-memory"),
     ({**REMOTE, "DATABASE_URL": "sqlite:///file:x?mode=memory&uri=true"}, "DATABASE_URL: … in-memory"),
     *(
-        ({"DATABASE_ENGINE": shared_engine(url)}, "DATABASE_ENGINE: its StaticPool … LANGPONT_SESSION_DATABASE_URL")
+        ({"DATABASE_URL": shared_engine(url)}, "DATABASE_URL: its StaticPool … write its URL instead")
         for url in ("sqlite://", SQLITE)
     ),
     # ElastiCache
@@ -559,7 +555,6 @@ ACCEPTED: list[dict[str, Any]] = [
     {**REMOTE, "REDIS_URL": f"rediss://cache.internal/0?ssl_ca_certs={__file__}&max_connections=7"},
     {"testing": False, "debug": True, "REDIS_URL": "redis://localhost:6379/0"},
     {**REMOTE, "DATABASE_URL": SQLITE},
-    *({"REDIS_CLIENT": client, "REDIS_URL": None} for client in (redis.Redis(), fakeredis.FakeRedis())),
     *(
         {"ALERT_TOPICS": {severity: TOPIC.replace("aws", name, 1) for severity in checks.SEVERITIES}}
         for name in ("aws", "aws-cn")
@@ -842,26 +837,33 @@ def test_beside_a_local_redis_the_database_may_be_a_file(load: Load, url: str) -
 
 
 def test_an_engine_is_looked_at_as_a_url_is(load: Load) -> None:
-    """An in-memory database is no arbiter, however it is handed over; and URL and engine together are one too many."""
+    """An in-memory database is no arbiter, however it is handed over."""
     memory = sqlalchemy.create_engine("sqlite://")
     latin = sqlalchemy.create_engine("mysql+pymysql://h/db?charset=latin1")
-    assert "write charset=utf8mb4" in str(problems_of(load, DATABASE_ENGINE=latin))
+    assert "write charset=utf8mb4" in str(problems_of(load, DATABASE_URL=latin))
     utf8mb4 = sqlalchemy.create_engine("mysql+pymysql://h/db?charset=utf8mb4")
-    assert load(DATABASE_ENGINE=utf8mb4).database_engine is utf8mb4
+    assert load(DATABASE_URL=utf8mb4).database_engine is utf8mb4
     file = sqlalchemy.create_engine("sqlite:////var/lib/app/sessions.sqlite3")
-    assert load(DATABASE_ENGINE=file).database_engine is file
-    [problem] = problems_of(load, DATABASE_ENGINE=memory)
-    assert problem.startswith(f"{PREFIX}DATABASE_ENGINE: ")
+    assert load(DATABASE_URL=file).database_engine is file
+    [problem] = problems_of(load, DATABASE_URL=memory)
+    assert problem.startswith(f"{PREFIX}DATABASE_URL: ")
     assert "in-memory" in problem
-    [problem] = problems_of(load, DATABASE_ENGINE=file, DATABASE_URL="sqlite:////var/lib/app/other.sqlite3")
-    assert problem == f"{PREFIX}DATABASE_URL and DATABASE_ENGINE: give one of them"
+
+
+@pytest.mark.parametrize("client", [redis.Redis(), fakeredis.FakeRedis()])
+def test_a_client_stands_in_the_place_of_a_url(load: Load, client: Any) -> None:
+    """It says where the server is, and nothing is taken for a server of this host."""
+    settings = load(REDIS_URL=client)
+    assert (settings.redis_client, settings.redis_url) == (client, None)
+    [problem] = problems_of(load, testing=False, REDIS_URL=client)
+    assert problem.startswith(f"{PREFIX}DATABASE_URL: required")
 
 
 def test_an_engine_whose_driver_will_not_do_is_refused(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     """The driver is refused as it is in a URL."""
     monkeypatch.setattr("flask_langpont_session.config.rules.REFUSED", {"pysqlite": "it is the one of this test"})
-    [problem] = problems_of(load, DATABASE_ENGINE=sqlalchemy.create_engine("sqlite:///x.sqlite3"))
-    assert problem == f"{PREFIX}DATABASE_ENGINE: its driver will not do: it is the one of this test"
+    [problem] = problems_of(load, DATABASE_URL=sqlalchemy.create_engine("sqlite:///x.sqlite3"))
+    assert problem == f"{PREFIX}DATABASE_URL: its driver will not do: it is the one of this test"
 
 
 @pytest.mark.parametrize("where", ["folder", "file/journal", "file/deep/journal"])

@@ -268,7 +268,6 @@ def test_a_read_that_took_too_long_is_waited_for_no_more() -> None:
 def test_an_own_transaction_is_named_with_what_to_do() -> None:
     """The message has both ways out: the commit, and a database of its own."""
     told = store_error(OwnTransaction(), writing=True)
-    assert "LANGPONT_SESSION_DATABASE_ENGINE" in told.cause
     assert "LANGPONT_SESSION_DATABASE_URL" in told.cause
     assert "commit" in told.cause
     assert not told.concerns_health
