@@ -148,11 +148,31 @@ def causes() -> str:
     return _table(["store", "printed", "that is", "do"], rows)
 
 
+CONDITIONS = {
+    "redis-connection-failed": "the primary's circuit breaker is open",
+    "redis-writes-refused": "the primary answers reads but refuses writes (read-only after a failover, out of memory)",
+    "replica-connection-failed": "the replica's circuit breaker is open",
+    "database-connection-failed": "the database's circuit breaker is open",
+    "auth-failed": "a circuit breaker is open: a password, token, right or certificate was refused; one alert per "
+    "store",
+    "level-replica": "level 1 or worse",
+    "level-fallback": "level 2 or worse",
+    "level-minimal": "level 4",
+    "data-lost": "a Redis server was emptied or restored from an older copy while the workers stayed connected",
+    "database-went-back": "the database lacks rows or revocations that it had confirmed",
+    "server-changed": "another server process than before answers at an endpoint: a restart or a failover",
+    "journal-failed": "a request could not write to the journal what had to be kept",
+    "changes-given-up": "after an outage, changes of a signed-in session could not be brought to a store, and never "
+    "could be",
+}
+"""Alert → when it is active."""
+
+
 def alerts() -> str:
     """Return the table of alerts: how bad each is, and when it is sent."""
     rows = [
-        [f"`{one.name}`", one.severity, one.condition, "at once" if one.happens_once else f"{one.fires_after:g} s"]
-        for one in ALERTS
+        [f"`{one.name}`", one.severity, when, "at once" if one.happens_once else f"{one.fires_after:g} s"]
+        for one, when in ((one, CONDITIONS[one.name]) for one in ALERTS)
     ]
     return _table(["alert", "severity", "active when", "for"], rows)
 

@@ -1,5 +1,4 @@
-"""Every alert there is: its condition, its severity, what users see and what to do. The table of the docs
-is made from it.
+"""Every alert there is: its severity, what users see and what to do. The table of the docs is made from it.
 
 The name alone identifies an alert. Names and titles hold no numbers and no error texts, so that all messages of one
 incident have the same key, whatever was measured.
@@ -32,7 +31,6 @@ class Alert:
 
     :param name: part of the key by which receivers recognise an incident.
     :param title: one line for people.
-    :param condition: when the alert is active, for the docs.
     :param users_see: what users notice.
     :param to_do: what an operator does first.
     :param family: alerts of one family report the same trouble at different severities; only the worst one is sent.
@@ -43,7 +41,6 @@ class Alert:
     name: str
     severity: Severity
     title: str
-    condition: str
     users_see: str
     to_do: str
     family: str = ""
@@ -64,7 +61,6 @@ REDIS_CONNECTION_FAILED = Alert(
     name="redis-connection-failed",
     severity=Severity.CRITICAL,
     title="Redis connection failed",
-    condition="the primary's circuit breaker is open",
     users_see="Users stay signed in: the database is asked. Translations in progress come from this host's copies.",
     to_do=_CHECK_REDIS,
 )
@@ -72,7 +68,6 @@ REDIS_WRITES_REFUSED = Alert(
     name="redis-writes-refused",
     severity=Severity.CRITICAL,
     title="Redis refuses writes",
-    condition="the primary answers reads but refuses writes (read-only after a failover, out of memory)",
     users_see="Pages work. Changes are kept on this host until Redis takes writes again.",
     to_do="Check memory and evictions of the primary, and whether its endpoint still names a node that was demoted.",
 )
@@ -80,7 +75,6 @@ REPLICA_CONNECTION_FAILED = Alert(
     name="replica-connection-failed",
     severity=Severity.WARNING,
     title="Replica connection failed",
-    condition="the replica's circuit breaker is open",
     users_see="Nothing, as long as the primary answers.",
     to_do=_CHECK_REDIS,
 )
@@ -88,7 +82,6 @@ DATABASE_CONNECTION_FAILED = Alert(
     name="database-connection-failed",
     severity=Severity.CRITICAL,
     title="Session database connection failed",
-    condition="the database's circuit breaker is open",
     users_see="Sign-ins and new rights are refused (503). Signed-in users stay so for a limited time.",
     to_do="Run `flask langpont status`. Check state, connections and locks of the database.",
 )
@@ -96,7 +89,6 @@ AUTH_FAILED = Alert(
     name="auth-failed",
     severity=Severity.CRITICAL,
     title="A session store refuses our credentials",
-    condition="a circuit breaker is open: a password, token, right or certificate was refused; one alert per store",
     users_see="The same as when that store does not answer.",
     to_do="Check whether a token was rotated, a certificate expired or rights changed. Waiting does not help.",
 )
@@ -104,7 +96,6 @@ LEVEL_REPLICA = Alert(
     name="level-replica",
     severity=Severity.WARNING,
     title="Sessions are read-only",
-    condition="level 1 or worse",
     users_see="Pages work. Sign-ins and sign-outs are stored; other changes are kept on this host, or for one request.",
     to_do="See the alert of the store that failed.",
     family="level",
@@ -113,7 +104,6 @@ LEVEL_FALLBACK = Alert(
     name="level-fallback",
     severity=Severity.CRITICAL,
     title="Sessions run without Redis",
-    condition="level 2 or worse",
     users_see="The interface has its default settings; at level 3 translations and statistics are switched off.",
     to_do="See the alert of the store that failed. Level 3 begins when the local copies are too old.",
     family="level",
@@ -122,7 +112,6 @@ LEVEL_MINIMAL = Alert(
     name="level-minimal",
     severity=Severity.EMERGENCY,
     title="No session store answers",
-    condition="level 4",
     users_see="Sign-ins are refused. Users stay signed in for GRACE seconds; administrators are signed out at once.",
     to_do="Check the network between hosts and stores first: Redis and the database rarely fail together.",
     family="level",
@@ -131,7 +120,6 @@ DATA_LOST = _event(
     name="data-lost",
     severity=Severity.EMERGENCY,
     title="Redis lost session data",
-    condition="a Redis server was emptied or restored from an older copy while the workers stayed connected",
     users_see="Users stay signed in. Translations in progress and settings may be gone.",
     to_do="Find out why: a flush, a restored snapshot, evictions.",
 )
@@ -139,7 +127,6 @@ DATABASE_WENT_BACK = _event(
     name="database-went-back",
     severity=Severity.EMERGENCY,
     title="The database lost commits",
-    condition="the database lacks rows or revocations that it had confirmed",
     users_see="Rights that may have been withdrawn are gone. Sign-ins of the time that is lost are, too.",
     to_do="Find out why: a failover to a server that lagged, a restored backup. Other tables lack as much.",
 )
@@ -147,7 +134,6 @@ SERVER_CHANGED = _event(
     name="server-changed",
     severity=Severity.INFO,
     title="Redis is served by another server",
-    condition="another server process than before answers at an endpoint: a restart or a failover",
     users_see="Nothing.",
     to_do="Nothing, if it was planned. Otherwise the events of the ElastiCache group say why.",
 )
@@ -155,7 +141,6 @@ JOURNAL_FAILED = _event(
     name="journal-failed",
     severity=Severity.CRITICAL,
     title="The journal of this host cannot be used",
-    condition="a request could not write to the journal what had to be kept",
     users_see="Nothing now. What they did during the outage, even signing out, may be undone later.",
     to_do="Check free space and permissions of the disk that LANGPONT_SESSION_JOURNAL is on.",
 )
@@ -163,7 +148,6 @@ CHANGES_GIVEN_UP = _event(
     name="changes-given-up",
     severity=Severity.WARNING,
     title="Changes of users were given up",
-    condition="after an outage, changes of a signed-in session could not be brought to a store, and never could be",
     users_see="What they changed in the outage is gone. All else goes on.",
     to_do="Look in the log of that host for `are given up`, and report what it says as a defect of the package.",
 )
@@ -171,7 +155,6 @@ TEST = Alert(
     name="test",
     severity=Severity.INFO,
     title="Test message",
-    condition="`flask langpont alert-test`",
     users_see="Nothing.",
     to_do="Nothing. This message shows that alerts arrive.",
 )

@@ -87,10 +87,12 @@ def _ask(endpoint: Endpoint, *questions: rights.Question) -> list[Any]:
 
 
 def _missing(endpoint: Endpoint, metrics: bool) -> tuple[str, ...]:
-    needed = rights.needed(metrics=metrics, cluster=bool(shard_of(endpoint.name)))
+    needed = {**rights.FOR_ALL, **(rights.FOR_METRICS if metrics else {})}
+    needed |= rights.ON_CLUSTERS if shard_of(endpoint.name) else {}
     key = f"{endpoint.canary_key}:doctor"  # of this package, in a slot of this server; it does not exist
+    asked = (tuple(key if part == "{key}" else part for part in question) for question in needed.values())
     missing = []
-    for right, reply in zip(needed, _ask(endpoint, *rights.asked(needed, key)), strict=True):
+    for right, reply in zip(needed, _ask(endpoint, *asked), strict=True):
         if _is_refused(reply):
             cause = translate(endpoint.name, reply).cause
             missing.append(rights.KEYS if "right: to keys" in cause else right)
@@ -128,17 +130,12 @@ def transport_of(connection: Any) -> Transport | Unknown:
         return Unknown("the connections of this client say nothing of themselves")
     context = getattr(wire, "context", None)
     return Transport(
-        is_local=wire.family == socket.AF_UNIX or _address(wire.getpeername()).startswith(_LOCAL),
+        is_local=wire.family == socket.AF_UNIX or wire.getpeername()[0].startswith(_LOCAL),
         is_encrypted=context is not None,
         checks_certificate=context is not None and context.verify_mode == ssl.CERT_REQUIRED,
         checks_name=bool(context and context.check_hostname),
         has_credentials=any(getattr(connection, name, None) for name in ("password", "credential_provider")),
     )
-
-
-def _address(name: Any) -> str:
-    """Return the host of a socket's name; empty for a Unix socket."""
-    return str(name[0]) if isinstance(name, tuple) else ""
 
 
 def _is_refused(reply: Any) -> bool:

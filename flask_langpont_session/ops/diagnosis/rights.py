@@ -7,7 +7,7 @@ refused for want of a right, or it is not.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 Question = tuple[Any, ...]
@@ -49,14 +49,3 @@ ON_CLUSTERS: Mapping[str, Question] = {
 
 KEYS = "keys"
 """Stands among missing rights for the one to the keys of the package."""
-
-
-def needed(*, metrics: bool, cluster: bool) -> dict[str, Question]:
-    """Return the rights that an application needs."""
-    return {**FOR_ALL, **(FOR_METRICS if metrics else {}), **(ON_CLUSTERS if cluster else {})}
-
-
-def asked(questions: Mapping[str, Question], key: str) -> Iterator[Question]:
-    """Yield the questions, with a key in its place."""
-    for question in questions.values():
-        yield tuple(key if part == "{key}" else part for part in question)

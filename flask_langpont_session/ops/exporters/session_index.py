@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Any, Protocol
 
@@ -59,53 +59,6 @@ class Redis(Protocol):
         """Run commands on keys of one cluster slot in one round trip."""
 
 
-class _Index:
-    """The index: sorted sets in Redis. All methods raise :class:`StoreError`.
-
-    :param interval: seconds between two updates of a worker.
-    """
-
-    def __init__(self, redis: Redis, interval: float) -> None:
-        self.name = f"{redis.prefix}:active"
-        self._redis = redis
-        # A little less than the interval, so that the worker that published last time can do it again in time.
-        self._lease_ms = max(1, int(interval * 900))
-        self._linger_ms = int(interval * 2000) + 60_000
-
-    def look(self, may_lead: bool) -> tuple[int, bool]:
-        """Return the Redis clock in ms, and whether this worker is to publish and to clear up."""
-        commands: list[tuple[Any, ...]] = [("TIME",)]
-        if may_lead:
-            commands.append(("SET", f"{self.name}:lease", secrets.token_hex(8), "NX", "PX", self._lease_ms))
-        (seconds, micros), *lease = self._redis.run_commands(commands, timeout=TIMEOUT)
-        return int(seconds) * 1000 + int(micros) // 1000, any(lease)
-
-    def scores(self, lives: Mapping[str, float], ended: Iterable[str], now_ms: int) -> list[dict[str, int]]:
-        """Return for each bucket: member → score.
-
-        :param lives: digest → seconds that are left of a session's life.
-        """
-        scores: list[dict[str, int]] = [{} for _ in range(BUCKETS)]
-        for digest, left in lives.items():
-            scores[_bucket(digest)][digest[:MEMBER_LENGTH]] = now_ms + int(left * 1000)
-        for digest in ended:
-            scores[_bucket(digest)][digest[:MEMBER_LENGTH]] = DEAD + now_ms + self._linger_ms
-        return scores
-
-    def tend(self, bucket: int, scores: dict[str, int], now_ms: int, leads: bool) -> tuple[int, int]:
-        """Bring scores to a bucket. Return how many of its sessions are in use, and how many have run out: the leader
-        takes these out, and those that were ended."""
-        key = f"{self.name}:{{{bucket}}}"
-        commands = list(_additions(key, scores))
-        if commands or leads:
-            commands.append(("PEXPIRE", key, _TEND_MS))
-        if leads:
-            commands += [("ZREMRANGEBYSCORE", key, low, low + now_ms) for low in (0, DEAD)]
-        commands.append(("ZCOUNT", key, f"({now_ms}", f"({DEAD}"))
-        replies = self._redis.run_commands(commands, timeout=TIMEOUT)
-        return int(replies[-1]), replies[-3] if leads else 0
-
-
 class ActiveSessions:
     """Brings the notes of one worker to the index, and knows the number of sessions in use.
 
@@ -127,7 +80,11 @@ class ActiveSessions:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.notes = Notes(clock)
-        self._index = _Index(redis, interval)
+        self._name = f"{redis.prefix}:active"
+        self._redis = redis
+        # A little less than the interval, so that the worker that published last time can do it again in time.
+        self._lease_ms = max(1, int(interval * 900))
+        self._linger_ms = int(interval * 2000) + 60_000
         self._recorder = recorder
         self._is_up = is_up
         self._clock = clock
@@ -168,16 +125,43 @@ class ActiveSessions:
 
     def _bring(self, served: dict[str, float], ended: set[str], may_lead: bool) -> tuple[int, bool]:
         """Bring notes to the index. Return how many sessions are in use, and whether this worker is to publish that
-        number."""
-        now_ms, leads = self._index.look(may_lead)
+        number.
+
+        :param served: digest → when the session's life ends.
+        """
+        now_ms, leads = self._look(may_lead)
         now, number = self._clock(), 0
-        scores = self._index.scores({digest: ends - now for digest, ends in served.items()}, ended, now_ms)
+        scores: list[dict[str, int]] = [{} for _ in range(BUCKETS)]
+        for digest, ends in served.items():
+            scores[_bucket(digest)][digest[:MEMBER_LENGTH]] = now_ms + int((ends - now) * 1000)
+        for digest in ended:
+            scores[_bucket(digest)][digest[:MEMBER_LENGTH]] = DEAD + now_ms + self._linger_ms
         for bucket, its_scores in enumerate(scores):
-            in_use, expired = self._index.tend(bucket, its_scores, now_ms, leads)
-            number += in_use
-            if leads:
-                self._recorder.count("sessions_expired", expired)
+            number += self._tend(bucket, its_scores, now_ms, leads)
         return number, leads
+
+    def _look(self, may_lead: bool) -> tuple[int, bool]:
+        """Return the Redis clock in ms, and whether this worker is to publish and to clear up."""
+        commands: list[tuple[Any, ...]] = [("TIME",)]
+        if may_lead:
+            commands.append(("SET", f"{self._name}:lease", secrets.token_hex(8), "NX", "PX", self._lease_ms))
+        (seconds, micros), *lease = self._redis.run_commands(commands, timeout=TIMEOUT)
+        return int(seconds) * 1000 + int(micros) // 1000, any(lease)
+
+    def _tend(self, bucket: int, scores: dict[str, int], now_ms: int, leads: bool) -> int:
+        """Bring scores to a bucket. Return how many of its sessions are in use. The leader takes out those that have
+        run out, which it counts, and those that were ended."""
+        key = f"{self._name}:{{{bucket}}}"
+        commands = list(_additions(key, scores))
+        if commands or leads:
+            commands.append(("PEXPIRE", key, _TEND_MS))
+        if leads:
+            commands += [("ZREMRANGEBYSCORE", key, low, low + now_ms) for low in (0, DEAD)]
+        commands.append(("ZCOUNT", key, f"({now_ms}", f"({DEAD}"))
+        replies = self._redis.run_commands(commands, timeout=TIMEOUT)
+        if leads:
+            self._recorder.count("sessions_expired", replies[-3])
+        return int(replies[-1])
 
     def _say(self, problem: str | None) -> None:
         """Log what is wrong when it changes; it is told nowhere else, because the requests do without the index."""
@@ -188,8 +172,8 @@ class ActiveSessions:
             log.warning(
                 "sessions in use cannot be counted: %s. Redis must be 6.2 or newer, and its user must be allowed SET, "
                 "TIME, PEXPIRE, ZADD, ZCOUNT and ZREMRANGEBYSCORE on %s:*",
-                *(problem, self._index.name),
-                extra=fields("sessions_not_counted", cause=problem, index=self._index.name),
+                *(problem, self._name),
+                extra=fields("sessions_not_counted", cause=problem, index=self._name),
             )
 
     def _found(self, number: int | None, leads: bool = True) -> None:
