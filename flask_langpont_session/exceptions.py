@@ -19,14 +19,14 @@ _LONGEST_SHOWN = 120
 
 
 class ConfigError(LangPontSessionError, NoAppException, ValueError):
-    """The configuration cannot work. Raised once, at start, with every problem found; and later where a view asks for
-    what it rules out.
+    """The configuration cannot work. Raised once, at start, with every problem found; later, by calls that the
+    configuration rules out.
 
-    Flask's word for an application that cannot be loaded: its commands show the problems without a traceback, and
-    ``flask --help`` lists what there is beside them.
+    As a ``NoAppException``: commands of ``flask`` show the problems without a traceback, and ``flask --help`` still
+    lists the other commands.
 
     :param problems: one sentence per mistake; each names the setting and what is allowed.
-    :param cannot: what is not possible with it.
+    :param cannot: the impossible call.
     """
 
     exit_code = 1
@@ -37,16 +37,16 @@ class ConfigError(LangPontSessionError, NoAppException, ValueError):
         super().__init__(f"flask_langpont_session cannot {cannot} with this configuration:{lines}")
 
     def show(self, file: IO[Any] | None = None) -> None:
-        """Print the problems alone: how the command is used is not among them."""
+        """Print the problems alone, without the usage of the command."""
         ClickException.show(self, file)
 
 
 class SessionValueError(LangPontSessionError):
-    """A view tried to store what a session cannot hold. The stored data is unchanged.
+    """A view tried to store a value that a session cannot hold. The stored data is unchanged.
 
     :param key: the session key that was assigned.
     :param reason: what is wrong with the value, by type, never by content; may be logged.
-    :param path: where inside the value; without the keys of nested dicts, which may be personal.
+    :param path: the place inside the value; without the keys of nested dicts, which may be personal.
     """
 
     _cure = "docs/flask.md#values says what can be"
@@ -59,13 +59,13 @@ class SessionValueError(LangPontSessionError):
 
 
 def _shown(key: object) -> str:
-    """Return a key as it may stand in a message, however long it is."""
+    """Return a key for a message, cut to a bounded length."""
     text = repr(key)
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}… ({len(text)} characters)"
 
 
 class UnsupportedValue(SessionValueError, TypeError):
-    """The value (or something inside it) is nothing that Flask's own session could store either."""
+    """The value, or a part of it, has a type that Flask's own session cannot store either."""
 
 
 class SessionTooLarge(SessionValueError, ValueError):
@@ -75,13 +75,13 @@ class SessionTooLarge(SessionValueError, ValueError):
 
 
 class UnreadableValue(LangPontSessionError, ValueError):
-    """Stored bytes are not what the serializer writes: another program wrote them, or they are damaged."""
+    """Stored bytes were not written by the serializer, or are damaged."""
 
 
 class OutsideRequest(LangPontSessionError, RuntimeError):
-    """A session was edited outside its requests (:meth:`.LangPontSession.edit`) in a way that needs its browser.
+    """A change of a session outside of a request (:meth:`.LangPontSession.edit`) needs the session's browser.
 
-    :param cannot: what a session that is edited so cannot do.
+    :param cannot: the impossible change.
     """
 
     def __init__(self, cannot: str) -> None:
@@ -96,8 +96,8 @@ class SessionNotFound(LangPontSessionError, LookupError):
 
 
 class Refused(LangPontSessionError, HTTPException):
-    """A save was refused that would have changed which user is signed in, or what that user may do. Nothing was
-    changed. Unhandled, it becomes the response."""
+    """A change of the signed-in user or of the user's rights was refused, and nothing was changed. Unhandled, the error
+    becomes the response."""
 
     def get_headers(self, *arguments: Any, **options: Any) -> list[tuple[str, str]]:
         """Return the headers of any HTTPException; no cache keeps the page."""
@@ -105,7 +105,7 @@ class Refused(LangPontSessionError, HTTPException):
 
 
 class SessionLimitReached(Refused, Forbidden):
-    """A sign-in of a user that has as many sessions as MAX_SESSIONS_PER_USER allows, where ON_LIMIT is ``refuse``.
+    """A user with MAX_SESSIONS_PER_USER sessions signed in once more, and ON_LIMIT is ``refuse``.
 
     An :class:`werkzeug.exceptions.HTTPException` with status 403: unhandled, it becomes the response.
 
@@ -119,7 +119,7 @@ class SessionLimitReached(Refused, Forbidden):
 
 
 class ConfirmationRequired(LangPontSessionError, Unauthorized):
-    """The user is signed in, but entered a password longer ago than a view allows, see :func:`requires_fresh`.
+    """The user is signed in, but the last password is older than a view allows, see :func:`requires_fresh`.
 
     An :class:`werkzeug.exceptions.HTTPException` with status 401: an error handler of the application can ask for the
     password and call ``session.confirm()``.

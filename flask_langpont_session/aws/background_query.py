@@ -1,4 +1,4 @@
-"""A question that is put to AWS in the background: one at a time, not too often, and no request waits for it."""
+"""Questions to AWS in the background: one at a time, not too often, and without a request that waits."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from .client import explain
 log = logging.getLogger(__name__)
 
 SHORTEST_PAUSE, LONGEST_PAUSE = 4.0, 30.0
-"""Seconds between two questions of one process while the answer is badly needed; doubled each time, with jitter. While
-it is not, a question that brought no answer is asked again after pauses that go on doubling: workers whose questions
-AWS throttles would keep each other throttled."""
+"""Seconds between two questions of a process while something fails without the answer; doubled each time, with jitter.
+Otherwise the pauses after failed questions go on doubling beyond the longest: workers throttled by AWS would keep each
+other throttled."""
 
 _SPREAD = 10.0
 """Seconds over which the first questions of workers that start together are spread, if nothing depends on them."""
@@ -27,10 +27,10 @@ _SPREAD = 10.0
 class BackgroundQuery:
     """One question, asked again and again for as long as the process lives.
 
-    It has no thread of its own: each call of :meth:`look` keeps it going, also in a forked child.
+    The object has no thread of its own: calls of :meth:`look` start the questions, also in a forked child.
 
-    :param subject: begins every log line: the setting that it is about, and what is asked for.
-    :param ask: puts the question and keeps the answer. Its errors are logged when they change, in words.
+    :param subject: begins every log line: the setting, and the wanted value.
+    :param ask: asks AWS and keeps the answer. A changed error is logged in words.
     :param rest: seconds between two questions while all is well; with a fifth of jitter.
     :param clock: monotonic seconds.
     """
@@ -56,7 +56,7 @@ class BackgroundQuery:
 
     @property
     def problem(self) -> str | None:
-        """Return why the last question brought no usable answer; None: it did, or none was asked."""
+        """Return the reason why the last question had no usable answer; None: it had, or no question was asked."""
         return self._failing.problem
 
     @property
@@ -65,9 +65,9 @@ class BackgroundQuery:
         return self._thread is not None and self._thread.is_alive()
 
     def look(self, urgent: bool) -> None:
-        """Ask in the background if it is time. Returns at once.
+        """Ask in the background if a question is due. Returns at once.
 
-        :param urgent: something does not work until the answer is there.
+        :param urgent: something fails until AWS has answered.
         """
         if not urgent and self.problem is None:
             self._pause = SHORTEST_PAUSE
@@ -81,7 +81,7 @@ class BackgroundQuery:
         self._thread = start_daemon("langpont-session-aws", self.ask) or self._thread
 
     def wait(self, seconds: float) -> None:
-        """Wait so many seconds for a question that is under way, which goes on afterwards."""
+        """Wait at most `seconds` for the present question, which goes on afterwards."""
         if self._thread is not None:
             self._thread.join(max(0.0, seconds))
 
@@ -90,7 +90,7 @@ class BackgroundQuery:
         try:
             self._ask()
         except Exception as error:
-            # Whatever boto3 or a strange answer raises: there is no answer this time, and it is asked again.
+            # Any error of boto3 or of a strange answer counts as no answer, and the question is asked again later.
             problem = explain(error)
             if self._failing.begins(problem):
                 log.warning(

@@ -1,7 +1,7 @@
 """Reads ``CATEGORIES``, ``FEATURES`` and ``DURABLE_KEYS`` into a :class:`CategoryTable`.
 
-``FEATURES`` and ``DURABLE_KEYS`` are laid over ``CATEGORIES``: what they claim, it claims no more. Keys of users and of
-rights that no feature claims belong to auth, whatever takes the rest.
+``FEATURES`` and ``DURABLE_KEYS`` are laid over ``CATEGORIES`` and win. Keys of users and of rights without a feature
+belong to auth, whatever feature takes the rest.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..policy.categories import AUTH, DURABLE_FEATURE, Category, CategoryTable, 
 from ..policy.presets import USUAL_PRIORITIES
 
 IDENTITY_FEATURE = "identity_keys"
-"""The feature of auth that has the keys of users and rights which the table does not name."""
+"""The feature of auth for keys of users and rights without another feature."""
 
 LONGEST_LIFE = 315_360_000
 """Seconds: ten years. More is a mistake, and much more is an error of the server at every write."""
@@ -50,7 +50,7 @@ def build_table(
     """Read the configured tables.
 
     :param categories: category → ``{"ttl": seconds or None, "on_demand": bool, "features": {name: [keys]}}``.
-    :param priorities: feature → priority, where that stands alone in FEATURES.
+    :param priorities: feature → priority, for entries of FEATURES with nothing but a priority.
     :param added: feature → ``{"keys": [keys], "category": name, "priority": name}``; the priority may be left out.
     :param durable: keys that are to be in auth, without being a user or a right.
     :param identity: the keys of users and rights.
@@ -70,21 +70,21 @@ def build_table(
 
 
 def names_problem(value: object) -> str | None:
-    """Return why a value is no list of names; None: it is one."""
+    """Return the reason why a value is no list of names; None: the value is a list of names."""
     if not isinstance(value, (list, tuple, set, frozenset)):
         return f"a list of names, not {type(value).__name__}"
     return None if all(isinstance(item, str) and item for item in value) else "every entry must be a non-empty string"
 
 
 class _Builder:
-    """The table as far as it has been read, and what was wrong with it."""
+    """The table as far as it has been read, and its problems."""
 
     def __init__(self, priorities: Mapping[Any, Any]) -> None:
         self._priorities = priorities
         self._categories: dict[str, Category] = {}
         self._features: dict[str, Feature] = {}
-        self._claims: dict[str, str] = {}  # key → feature, of this layer
-        self._beneath: dict[str, str] = {}  # likewise, of the one that it is laid over
+        self._claims: dict[str, str] = {}  # key → feature, in this layer
+        self._beneath: dict[str, str] = {}  # key → feature, in the layer beneath
         self._problems: list[str] = []
         self._is_whole = True
 
@@ -102,12 +102,12 @@ class _Builder:
         return Built(self.table(), self._problems, self._is_whole)
 
     def leave_out(self, problem: str) -> None:
-        """Note that something which should be part of the table cannot be."""
+        """Note a problem that leaves a part of the table out."""
         self._problems.append(problem)
         self._is_whole = False
 
     def begin_layer(self) -> None:
-        """Begin a layer: a key that is claimed in it, the features so far claim no more."""
+        """Begin a layer: its claims win over the claims of the features so far."""
         self._beneath, self._claims = self._claims, {}
 
     def add_category(self, name: Any, spec: Any) -> None:
@@ -155,7 +155,7 @@ class _Builder:
         return f"; did you mean {close[0]!r}" if close else ""
 
     def _category_problem(self, name: Any) -> str | None:
-        """Return why a category of this name cannot be made for a feature."""
+        """Return the reason why a category of this name cannot be made for a feature."""
         if not isinstance(name, str) or not name.isidentifier():
             return f"{name!r} cannot be part of a Redis key; use letters, digits and _, no digit first"
         if close := get_close_matches(name, self._categories, n=1):
@@ -163,7 +163,7 @@ class _Builder:
         return None
 
     def add_to_auth(self, setting: str, feature: str, keys: Iterable[str]) -> None:
-        """Add keys that are in auth because another setting says so."""
+        """Add keys that another setting puts into auth."""
         if (keys := list(keys)) and AUTH in self._categories:
             self._add(setting, feature, AUTH, keys)
 
@@ -194,7 +194,7 @@ class _Builder:
             self._features[owner.name] = replace(owner, keys=tuple(k for k in owner.keys if k != key))
 
     def _priority(self, setting: str, feature: str, category: str, said: Any) -> Priority:
-        """Return the priority that stands alone in FEATURES, else `said`, else the default."""
+        """Return the priority of an entry of FEATURES with nothing else, or else `said`, or else the default."""
         allowed = (Priority.CRITICAL,) if category == AUTH else _OTHERS
         usual = Priority.CRITICAL if category == AUTH else USUAL_PRIORITIES.get(feature)
         value = self._priorities.get(feature, said) or usual

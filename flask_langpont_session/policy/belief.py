@@ -3,8 +3,8 @@
 The database is the only arbiter. Every other copy is a lease on what it said: it carries the moment at which the
 confirming read of the database *began*, so that a revocation during the read can never hide behind a newer stamp.
 
-That a session is over is believed before all of this, by any word: of a tombstone in any Redis, the journal, this
-worker, or the end of all sessions of its user.
+The end of a session is believed first, from any source: a tombstone in any Redis, the journal, this worker, or the end
+of all sessions of its user.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ LOCAL = "local"
 
 
 class Sighting(NamedTuple):
-    """A copy of a session's auth row, and what its reader knows of where it lay. Milliseconds.
+    """A copy of a session's auth row, and facts about the place of the copy. Times in milliseconds.
 
     :param confirmed_ms: when the read of the database that confirmed it began.
     :param now_ms: now, by the same clock.
-    :param trust_since_ms: since when this worker's view of that place is unbroken; a confirmation from before says
-        nothing, because the place may have lost or restored data since.
+    :param trust_since_ms: since when this worker's view of the place is unbroken; an earlier confirmation does not
+        count, because the place may have lost or restored data since.
     :param min_version: the highest version of the row that this worker has seen anywhere.
     """
 
@@ -51,27 +51,27 @@ class Sighting(NamedTuple):
 
     @property
     def is_current(self) -> bool:
-        """Return whether this worker has seen nothing newer. What it saw withdrawn is never shown again."""
+        """Return whether this worker has seen no newer version. A right once seen as withdrawn is never shown again."""
         return self.row.version >= self.min_version
 
     def is_leased(self, life: Life, terms: LeaseTerms) -> bool:
-        """Return whether it may be believed without a question: nothing newer is known, nothing can have been lost,
-        the confirmation was not in the future, and the lease has not ended."""
+        """Return whether the copy may be believed without a question to the database: no newer version is known,
+        nothing can have been lost, the confirmation was not in the future, and the lease has not ended."""
         is_sound = self.is_current and self.is_unbroken and self.age_ms >= -CLOCK_TOLERANCE_MS
         return is_sound and self.now_ms < lease_ends(self.row, self.confirmed_ms, life, terms)
 
     def outlives(self, ms: int) -> bool:
-        """Return whether it may be believed although the lease has ended: nothing newer is known, no expiry has passed,
-        and the confirmation is at most that old, and not in the future, where it would never run out."""
+        """Return whether the copy may be believed after the end of the lease: no newer version is known, no expiry has
+        passed, and the confirmation is at most `ms` old, and not in the future, where it would never expire."""
         is_in_time = self.now_ms < min(self.row.idle_expires_at, self.row.absolute_expires_at)
         return self.is_current and is_in_time and -CLOCK_TOLERANCE_MS <= self.age_ms <= ms
 
 
 class Situation(NamedTuple):
-    """The stores as a request finds them when it is to be decided about a session.
+    """The state of the stores at the moment when a request decides about a session.
 
-    :param primary: it takes reads and writes: the end of a session could have been noted there.
-    :param database: it may be asked.
+    :param primary: the primary takes reads and writes, so the end of a session could have been noted there.
+    :param database: the database may be asked.
     :param is_fresh: only the database may say that the session is valid.
     :param is_busy: the database does not answer because it is too busy, and for no other reason.
     """
@@ -102,23 +102,23 @@ def was_just_asked(seen: Sighting, at: Situation) -> bool:
 def survives_database_outage(seen: Sighting, at: Situation) -> bool:
     """Return whether a copy in a healthy Redis may be used although the database does not answer.
 
-    An unbroken view carries it for an hour. After an incident, for a privileged role, and if the database is only busy,
-    GRACE counts.
+    With an unbroken view the limit is an hour; after an incident, for a privileged role, and if the database is only
+    busy, GRACE.
     """
     only_grace = at.is_busy or at.is_privileged(seen.row) or not seen.is_unbroken
     return seen.outlives(at.terms.grace_ms if only_grace else LONGEST_UNCONFIRMED_MS)
 
 
 def survives_everything_down(seen: Sighting, at: Situation) -> bool:
-    """Return whether this worker's own copy may be used although no other word is to be had."""
+    """Return whether this worker's own copy may be used without a word of Redis or the database."""
     return not at.is_privileged(seen.row) and seen.outlives(at.terms.grace_ms)
 
 
 class Belief(NamedTuple):
     """A row of the table: a source, when it is asked, and when its word is believed.
 
-    :param primary: asked only while :attr:`Situation.primary` is so; None: in either case. `database`: likewise.
-    :param is_believed: None: its word is final.
+    :param primary: asked only while :attr:`Situation.primary` has this value; None: always. `database`: likewise.
+    :param is_believed: the rule; None: the source is always believed.
     """
 
     source: str

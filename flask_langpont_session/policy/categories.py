@@ -22,14 +22,13 @@ DURABLE_FEATURE = "durable_keys"
 """The feature of auth that ``DURABLE_KEYS`` makes."""
 
 OAUTH_FEATURE = "oauth_tokens"
-"""The feature whose keys, although rights, are taken along when a session without a user gets one."""
+"""The feature whose keys, although rights, are taken along when a session without a user gets a user."""
 
 PERMANENT = "_permanent"
-"""The key that stands in the cookie, as ``session.permanent``."""
+"""The key of ``session.permanent``, kept in the cookie."""
 
 AUTHENTICATED_AT = "_authenticated_at"
-"""The key of auth under which a row notes when its user last gave proof of being that user, see :mod:`.users`. It has
-no value for a view."""
+"""The key of auth for the time of a user's last sign-in or password, see :mod:`.users`. Views see no value."""
 
 KEPT_BY_THE_PACKAGE = frozenset({"session_created", "last_activity", AUTHENTICATED_AT})
 """Read-only keys: an assignment is ignored, so that code which sets them by hand keeps working."""
@@ -38,7 +37,7 @@ MAX_FIELDS = 256
 """Keys in one category of one session."""
 
 MOST_KEYS = 4096
-"""Keys of which it is remembered where they belong. There are few, unless an application makes them from data."""
+"""The most keys whose feature is remembered. An application has few, unless it makes keys from data."""
 
 
 class Priority(StrEnum):
@@ -70,7 +69,7 @@ class Feature:
 class Category:
     """A group of features whose data lives in one Redis hash.
 
-    :param name: stands in the Redis key.
+    :param name: a part of the Redis key.
     :param ttl: seconds its data may lie unused; None: as long as the session lives.
     :param on_demand: loaded when one of its keys is touched, not with the others. For large data.
     """
@@ -128,9 +127,9 @@ class CategoryTable:
     feature_of: Callable[[str], Feature] = field(init=False, compare=False, repr=False)
     """The feature that claims a key. KeyError: no feature claims it and the table has no catch-all ``*``."""
     features_in_use: set[str] = field(init=False, compare=False, repr=False, default_factory=set)
-    """Names of the features of which this process has met a key, since :meth:`forget_use`."""
+    """Names of the features with a key that this process has used since :meth:`forget_use`."""
     at_home: Mapping[str, set[str]] = field(init=False, compare=False, repr=False)
-    """Category → keys of which it is known that they may lie there; :meth:`strays_in` adds to it."""
+    """Category → keys known to be no strays there; :meth:`strays_in` adds keys."""
 
     def __post_init__(self) -> None:
         claims = [(key, feature) for feature in self.features.values() for key in feature.keys]
@@ -144,7 +143,7 @@ class CategoryTable:
         object.__setattr__(self, "at_home", {name: set() for name in self.categories})
 
     def forget_use(self) -> None:
-        """Note only from now on which features are in use: so far keys of the configuration were looked up."""
+        """Empty the features in use: so far only keys of the configuration were looked up."""
         self.features_in_use.clear()
         object.__setattr__(self, "feature_of", lru_cache(MOST_KEYS)(self._meet))
 
@@ -163,7 +162,7 @@ class CategoryTable:
         raise KeyError(key)
 
     def __contains__(self, key: str) -> bool:
-        """Return whether a feature claims `key`. A stored key may have none: the table was changed since."""
+        """Return whether a feature claims `key`. A stored key may have no feature, after a change of the table."""
         return self.claims_all or self._is_claimed(key, but_not="")
 
     def is_unclaimed(self, key: str) -> bool:
@@ -178,7 +177,7 @@ class CategoryTable:
         )
 
     def strays_in(self, category: str, keys: Iterable[str]) -> Sequence[str]:
-        """Return which of the keys stored in a category belong to another one, because the table was changed since."""
+        """Return the keys stored in a category that belong to another category since a change of the table."""
         known = self.at_home.get(category)
         if known is None:  # another release has it, and its keys stay there
             return ()
@@ -191,7 +190,7 @@ class CategoryTable:
     def left_behind(self, category: str, keys: Iterable[str], carried: Container[str]) -> set[str]:
         """Return which keys of a category stay under the former id when the category is carried to another one.
 
-        :param carried: categories whose keys are.
+        :param carried: categories whose keys are carried.
         """
         return {key for key in self.strays_in(category, keys) if self.feature_of(key).category not in carried}
 
@@ -216,7 +215,7 @@ class KeyKind(Enum):
 
 
 def kinds_of(table: CategoryTable) -> Callable[[str], KeyKind]:
-    """Return a function that tells the kind of a key. It remembers it, because each access to a session asks."""
+    """Return a function that tells, and remembers, the kind of a key: each access to a session asks."""
     csrf = table.features.get(CSRF_FEATURE)
     tokens = frozenset(csrf.keys if csrf else ())
 

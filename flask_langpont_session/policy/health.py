@@ -1,6 +1,6 @@
 """The health of the stores, and the level that follows from it. No I/O.
 
-A session sees the stores of its own shard only: a shard that is lost is lost for its own sessions, and for no others.
+A session sees the stores of its own shard only: the loss of a shard concerns the shard's own sessions alone.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class HealthSnapshot:
 
     :param up: the accesses whose breaker was closed when the request began, minus those that failed it since.
     :param outage_age: seconds since Redis last answered reads.
-    :param lost_at: since when the primary is kept from requests in a direction, monotonic seconds; infinity: it is not,
-        or this request is among the first to notice.
+    :param lost_at: since when requests do not use the primary in a direction, monotonic seconds; infinity: they do, or
+        this request is among the first to notice.
     """
 
     up: frozenset[Access]
@@ -47,7 +47,7 @@ class HealthSnapshot:
     """The degradation level this request is at."""
 
     def __post_init__(self) -> None:
-        # Once, here: a request asks for them several times, and nearly all requests share one snapshot.
+        # Computed once: a request reads both several times, and nearly all requests share a snapshot.
         reader = next((store for store in (PRIMARY, REPLICA) if self.can(store)), None)
         level = levels.level(
             reads=reader is not None,
@@ -86,12 +86,12 @@ class Listeners:
 
     :param level_changed: called with (old level, new level) after the level changed.
     :param store_lost: called with (the last error, directions) when breakers of a store opened.
-    :param cause_changed: called with the error when probes find a store that is lost for another reason than before.
-    :param store_back: called with (the store, directions, seconds) when they closed after so long.
-    :param store_failed: called with the store at every failure that concerns health: the monitor should look at it, so
-        that an outage is noticed without waiting for more requests to fail.
-    :param store_is_slow: called with the store when half of its calls were: the monitor should look whether it is the
-        store.
+    :param cause_changed: called with the error when probes find another reason for the loss of a store.
+    :param store_back: called with (the store, directions, seconds of the loss) when breakers closed.
+    :param store_failed: called with the store at every failure that concerns health: the monitor should probe the
+        store, so that an outage is noticed before more requests fail.
+    :param store_is_slow: called with the store when half of the calls were slow: the monitor should find out whether
+        the store is the cause.
     """
 
     level_changed: Callable[[int, int], None] = lambda old, new: None
@@ -167,14 +167,14 @@ class Health:
         self.refresh()
 
     def _note_whole(self) -> None:
-        # With every breaker closed, which is nearly always, all requests to a shard share one value.
+        # With every breaker closed, the usual case, all requests to a shard share a snapshot.
         ttl = self._limits.local_ttl
         self._whole = {shard: HealthSnapshot(self._breakers.accesses(shard), 0.0, ttl) for shard in self.shards}
 
     def snapshot(self, shard: str | None = None) -> HealthSnapshot:
         """Return the snapshot for a request that begins at this moment.
 
-        :param shard: where its session lies; None: the worst there is.
+        :param shard: the shard of the request's session; None: the worst shard.
         """
         if shard is None:
             return max((self.snapshot(each) for each in self.shards), key=lambda view: view.level)
@@ -189,7 +189,7 @@ class Health:
 
     @property
     def best_shard(self) -> str:
-        """Return a shard that is as well as any, for a session that lies on none yet."""
+        """Return a shard that no other is better than, for a session without a shard."""
         shards = self.shards
         return min(shards, key=lambda shard: self.snapshot(shard).level) if self._breakers.open else shards[0]
 
@@ -211,8 +211,7 @@ class Health:
         return sum(map(self._share, self.lost_shards))
 
     def error(self, store: str) -> StoreError | None:
-        """Return why requests do not use a store, in one direction at least, as the last probe found it; None: they use
-        it in both."""
+        """Return why requests do not use a store in some direction, by the last probe; None: they use both."""
         return self._breakers.error(store)
 
     def is_whole(self, store: str) -> bool:
@@ -223,27 +222,27 @@ class Health:
         """Note that a store answered a request.
 
         :param took: seconds.
-        :param asked_at: monotonic seconds, when it asked.
+        :param asked_at: monotonic seconds of the question.
         """
         breaker = self._breakers.by_access.get((store, direction))
-        if breaker is None:  # its shard was found, or left, meanwhile
+        if breaker is None:  # the shard was added, or removed, meanwhile
             return
         breaker.succeeded(asked_at)
-        # A database may take its time: it writes to a disk.
+        # A database may be slow, because it writes to a disk.
         if took > self._limits.slow and store != DATABASE and breaker.note_slow(self.clock()):
             self._listeners.store_is_slow(store)
 
     def failed(self, error: StoreError, direction: str) -> tuple[str, ...]:
         """Count an error against its store, as far as its class concerns health.
 
-        :return: the directions that are lost for the request that saw it.
+        :return: the directions lost for the request with the error.
         """
         ways = (WRITE,) if error.error_class is ErrorClass.WRITE_REFUSED else (READ, WRITE)
         if (error.store, direction) not in self.breakers:
             return ways
         if error.concerns_health:
-            # One user's row that stays locked must not keep others from signing in: a probe, which has rows of its own,
-            # finds out whether it is more.
+            # A locked row of one user must not keep other users from signing in: a probe, with rows of its own, finds
+            # out whether more rows are locked.
             if not error.may_be_one_row and (opened := [way for way in ways if self._opens(error, way)]):
                 self.refresh()
                 self._listeners.store_lost(error, opened)
@@ -267,7 +266,7 @@ class Health:
         return breaker is not None and breaker.failed(self.clock(), error, at_once=at_once)
 
     def renew_cause(self, error: StoreError, *ways: str) -> None:
-        """Take over why a store that is lost cannot be used, as a probe has found it. For the monitor only."""
+        """Take over the reason of a store's loss from a probe. For the monitor only."""
         if not error.concerns_health:
             return
         opened = [breaker for way in ways if (breaker := self.breakers.get((error.store, way))) is not None]
@@ -293,7 +292,8 @@ class Health:
         return frozenset(store for store, _ in self.open_stores())
 
     def usable(self) -> dict[Access, bool]:
-        """Return role and direction → whether requests use all stores of that role so. A replica is only read."""
+        """Return role and direction → whether requests use all stores of the role in the direction. A replica is only
+        read."""
         found: dict[Access, bool] = {}
         for (store, way), breaker in self.breakers.items():
             access = role_of(store), way
@@ -302,12 +302,12 @@ class Health:
         return found
 
     def age_outage(self, seconds: float) -> None:
-        """Make the outage of Redis so many seconds older. For tests: an old outage has a level of its own."""
+        """Make the outage of Redis older by `seconds`. For tests: an old outage has a level of its own."""
         self._redis_lost_at = {shard: at - seconds for shard, at in self._redis_lost_at.items()}
         self.refresh()
 
     def refresh(self) -> None:
-        """Report a change of level; the monitor calls it for one that came with time alone (2 → 3)."""
+        """Report a change of level; the monitor calls this for a change by time alone (2 → 3)."""
         self._breakers.count()
         lost_at = {
             shard: self._redis_lost_at.get(shard, self._redis_lost_at.get(ONLY, self.clock()))

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 class ServerRecord:
     """The knowledge of this host's workers about the Redis server behind an endpoint.
 
-    :param identity: what it says it is; new after every start of a server process.
-    :param trust_since_ms: when it was last found to be another server, or to have lost data, milliseconds since 1970
-        by its own clock. What was stamped before counts no more.
-    :param canary_id: the id of the canary that was last seen there; empty: none yet.
-    :param number: of that canary; it grows while the id is the same.
+    :param identity: the server's own id; new after every start of a server process.
+    :param trust_since_ms: the last time of an exchange of the server or of a loss of data, milliseconds since 1970 by
+        the server's clock. Earlier stamps do not count.
+    :param canary_id: the id of the canary last seen; empty: none yet.
+    :param number: of the canary; grows while the id is the same.
     """
 
     identity: str
@@ -22,16 +22,16 @@ class ServerRecord:
     number: int
 
     def outdates(self, known: ServerRecord | None) -> bool:
-        """Return whether this is news to a worker that knows `known`.
+        """Return whether a worker with the knowledge `known` should take over this record.
 
-        A worker that does not know of an incident yet must not hide it from workers that start now: trust is never
-        dated back. (A failover to a server with a slow clock is not kept for a while; a worker that starts then learns
-        by itself.)
+        A worker without knowledge of an incident must not hide the incident from starting workers: trust is never dated
+        back. (A failover to a server with a slow clock is not kept for a while; a starting worker then finds out
+        alone.)
         """
         if known is None or self.trust_since_ms != known.trust_since_ms:
             return known is None or self.trust_since_ms > known.trust_since_ms
         return self.number > known.number or not self.is_same_as(known)
 
     def is_same_as(self, known: ServerRecord | None) -> bool:
-        """Return whether nothing has happened in between: only the canary's number may differ."""
+        """Return whether no incident lies between both records: only the canary's number may differ."""
         return known is not None and replace(known, number=self.number) == self

@@ -1,5 +1,5 @@
-"""Ending sessions, for ever: in the database, in Redis, on this host; what does not answer hears it later. And the
-sessions of one user, as that user is shown them, names them and ends them."""
+"""The end of sessions, for ever: in the database, in Redis, on this host; a store without an answer is told later. Also
+a user's list of sessions: to show, to label and to end them."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MOST_AT_ONCE = 200
-"""The most sessions of a user that the request itself ends in the stores: they take no longer than its other calls.
-The others are ended by the replay."""
+"""The most sessions of a user that the request itself ends in the stores, in the time of any other call. The replay
+ends the rest."""
 
 
 class Part:
-    """A part of a request's work over the stores, with all that it may need at hand."""
+    """A part of a request's work over the stores, with its tools."""
 
     def __init__(self, repository: SessionRepository) -> None:
         backend = self._backend = repository.backend
@@ -56,9 +56,10 @@ class Revocations(Part):
         self._delivered = repository.backend.journal.revocations.note_delivered
 
     def revoke(self, digest: str, scope: RequestScope, cause: EndedBy = EndedBy.APPLICATION) -> bool:
-        """End a signed-in session for ever: database, Redis, this worker; what does not answer hears it later.
+        """End a signed-in session for ever: in the database, in Redis, in this worker; a store without an answer is
+        told later.
 
-        :return: whether the database knows it already.
+        :return: whether the database knows of the end already.
         """
         return self.end([digest], scope, cause) is Kept.DATABASE
 
@@ -71,10 +72,10 @@ class Revocations(Part):
         keeps_data: bool = False,
         by_device: bool = False,
     ) -> Kept:
-        """End signed-in sessions for ever, as :meth:`revoke` ends one, and return where that is known.
+        """End signed-in sessions for ever, like :meth:`revoke`, and return the place where the end is kept.
 
         :param keeps_data: see :meth:`make_known`.
-        :param by_device: their user ends them on another device, and is to be told on those.
+        :param by_device: the user ends the sessions on another device, and is to be told on the ended devices.
         """
         here = self._lived_here(digests)
         for digest in digests:
@@ -92,16 +93,16 @@ class Revocations(Part):
     def _revoke_in_database(
         self, digests: Sequence[str], scope: RequestScope, *, by_device: bool
     ) -> list[EndedSession] | None:
-        """Revoke sessions, and return which are dead by that; None: the database does not answer."""
+        """Revoke sessions in the database, and return those dead by the call; None: the database does not answer."""
         return scope.attempt(REVOKE, self._database.revoke_many, digests, by_device=by_device)
 
     def make_known(
         self, versions: Mapping[str, int], scope: RequestScope, *, in_database: bool, keeps_data: bool = False
     ) -> Kept:
-        """Have the stores and this host hear that sessions are dead; what does not answer hears it later.
+        """Tell the stores and this host that sessions are dead; a store without an answer is told later.
 
-        :param versions: digest → version of the dead row; 0: that is not known.
-        :param keeps_data: what they had is still to be brought to another id; it goes after that.
+        :param versions: digest → version of the dead row; 0: unknown.
+        :param keeps_data: the data is still to be carried to another id, and is deleted afterwards.
         """
         in_redis = self._tell_redis(versions, scope, in_database=in_database, keeps_data=keeps_data)
         is_gone = in_redis and not keeps_data
@@ -117,7 +118,7 @@ class Revocations(Part):
     def _tell_redis(
         self, versions: Mapping[str, int], scope: RequestScope, *, in_database: bool, keeps_data: bool = False
     ) -> bool:
-        """Have this host and Redis hear that sessions are dead, and return whether Redis has all of it."""
+        """Tell this host and Redis that sessions are dead, and return whether Redis has noted all."""
         by_shard: dict[str, list[tuple[str, int]]] = {}
         for digest, version in versions.items():
             self._backend.is_over(digest)
@@ -130,7 +131,7 @@ class Revocations(Part):
         return all(told)
 
     def is_valid(self, row: AuthRow) -> bool:
-        """Return whether a row that was just read is of a session which lives, as far as this host knows."""
+        """Return whether the session of a row that was just read lives, as far as this host knows."""
         if row.state is not RowState.VALID or self._ended.is_dead(row.digest) or self._ended.is_signed_out(row):
             return False
         overlay = self._journal_writer.overlay(RecordRef(row.digest, SIGNED_IN))
@@ -138,11 +139,12 @@ class Revocations(Part):
         return not (overlay.revoked or is_out)
 
     def revoke_user(self, user_id: str, scope: RequestScope, cause: EndedBy = EndedBy.APPLICATION) -> Revoked:
-        """End all sessions of a user, those being created just now too.
+        """End all sessions of a user, including sessions being created at this moment.
 
-        It holds when the user's epoch is raised, however many rows there are. What follows for each of them is done
-        for as many as a request has time for, else by the recovery, from the journal. With the database down this
-        host holds it against every session that began until now, and tells the database as soon as it answers.
+        The sessions have ended when the user's epoch is raised, for any number of rows. Then the request tells the
+        stores of as many sessions as it has time for; the recovery tells of the rest, from the journal. With the
+        database down, this host treats every session that began until now as ended, and tells the database as soon as
+        it answers.
         """
         epoch = scope.attempt(REVOKE, self._database.kill_user, user_id)
         if epoch is None:
@@ -158,7 +160,7 @@ class Revocations(Part):
         digests = self._attempt(scope, self._database.kill_user_until, user_id, 0, epoch=epoch, limit=MOST_AT_ONCE)
         dead = digests or []
         lived = self._lived_here(dead) if ended is None else [digest for digest in dead if digest in set(ended)]
-        # The dead ones too: what Redis or a copy says of them may be older.
+        # Dead rows too, because Redis or a copy may still have an older state.
         in_redis = self._tell_redis(dict.fromkeys(dead, 1), scope, in_database=True)
         self._reports.signed_out(lived, cause, in_database=True)
         self._backend.memory.sign_out_user(user_id, 0, epoch)
@@ -167,8 +169,8 @@ class Revocations(Part):
         return Revoked(durable=True, sessions=len(ended or ()))
 
     def _attempt(self, scope: RequestScope, call: Callable[..., T], *arguments: Any, **options: Any) -> T | None:
-        """Ask for the rows of a user whose epoch is raised. That they are so many that it takes too long must not open
-        the database's breaker: the epoch is what matters."""
+        """Call the database for the rows of a user whose epoch is raised. A time-out because of many rows must not open
+        the database's breaker: the raised epoch suffices."""
 
         def without_blame(timeout: float) -> T:
             try:
@@ -179,7 +181,7 @@ class Revocations(Part):
         return scope.attempt(REVOKE, without_blame)
 
     def _revoke_user_later(self, user_id: str, scope: RequestScope, cause: EndedBy) -> Revoked:
-        # By the clock that says when sessions began. The host's may have been set, back as well.
+        # By the database's clock, as the beginnings of sessions. The host's clock may have been set, also back.
         until_ms = self._ended.database_clock.latest_ms() or max(self._now_ms(), self._backend.now_ms())
         # The journal first: from then on every worker of the host knows.
         self._journal_writer.revoke_user(user_id, until_ms, scope=scope)
@@ -189,14 +191,14 @@ class Revocations(Part):
         return Revoked(durable=False, sessions=len(digests))
 
     def displaced(self, digests: Sequence[str], scope: RequestScope) -> None:
-        """Have the stores and this host hear of sessions that the database ended for a sign-in of their user."""
+        """Tell the stores and this host of sessions that the database ended for a sign-in of their user."""
         if digests:
             self.make_known(dict.fromkeys(digests, 1), scope, in_database=True)
             self._reports.signed_out(digests, EndedBy.LIMIT, in_database=True)
 
 
 class UserSessions(Part):
-    """The sessions of one user. Asks the database: nothing of this is in Redis, or in a journal."""
+    """The sessions of one user, by the database alone: neither Redis nor a journal has this list."""
 
     def __init__(self, repository: SessionRepository) -> None:
         super().__init__(repository)
@@ -205,7 +207,7 @@ class UserSessions(Part):
     def of_user(self, user_id: str, mine: str | None, scope: RequestScope) -> list[DescribedRow]:
         """Return the valid sessions of a user, without those that this host knows to be dead, oldest first.
 
-        :param mine: digest of the session that asks; None: none does.
+        :param mine: digest of the asking session; None: no session asks.
         :raises StoreError: the database does not answer.
         """
         rows: list[DescribedRow] = scope.require(LIST_SESSIONS, self._database.devices.of_user, user_id)
@@ -214,12 +216,12 @@ class UserSessions(Part):
         return [found._replace(is_mine=found.row.digest in own) for found in valid]
 
     def all(self, since_ms: int, after: str, limit: int) -> list[DescribedRow]:
-        """Return a part of the valid sessions of all users, in the order of their digests; nothing: there are no more.
+        """Return a part of the valid sessions of all users, in the order of their digests; empty: no more sessions.
 
-        No request's time counts here, and health is not told: that it takes long says nothing of the database.
+        No request's budget limits the call, and health is not told, because a long call is no sign of an outage.
 
-        :param since_ms: those that were in use since then, milliseconds since 1970; 0: all.
-        :param after: digest that the part before ended with.
+        :param since_ms: only sessions in use since then, milliseconds since 1970; 0: all.
+        :param after: the last digest of the previous part.
         :raises StoreError: the database does not answer.
         """
         while True:
@@ -227,35 +229,35 @@ class UserSessions(Part):
             valid = [one for one in found if self._revocations.is_valid(one.row)]
             if valid or len(found) < limit:
                 return valid
-            after = found[-1].row.digest  # all of these have ended, as this host knows already
+            after = found[-1].row.digest  # all of this part have ended, as this host knows already
 
     def count(self, since_ms: int) -> int:
-        """Return how many sessions :meth:`all` finds in all parts, by the database alone.
+        """Return the number of sessions in all parts of :meth:`all`, by the database alone.
 
         :raises StoreError: the database does not answer.
         """
         return self._database.devices.count(since_ms)
 
     def label(self, digest: str, scope: RequestScope) -> str | None:
-        """Return the label of a session; None: it has none.
+        """Return the label of a session; None: no label.
 
         :raises StoreError: the database does not answer.
         """
         return scope.require(LIST_SESSIONS, self._database.devices.label, digest)
 
     def set_label(self, digest: str, label: str | None, scope: RequestScope) -> None:
-        """Give a session that lives a label; None: it has none from then on.
+        """Set the label of a living session; None: remove the label.
 
         :raises StoreError: the database does not answer.
         """
         scope.require(SAVE_ROW, self._database.devices.set_label, digest, label)
 
     def revoke_others(self, user_id: str, mine: str, only: str | None, scope: RequestScope) -> Revoked:
-        """End the other sessions of a user for ever. A session that is over itself ends none.
+        """End the other sessions of a user for ever. An asking session that is over ends none.
 
-        :param mine: digest of the session that asks.
-        :param only: digest of the one that is to end; None: all of them.
-        :raises StoreError: the database does not answer: which there are is not known.
+        :param mine: digest of the asking session.
+        :param only: digest of the only session to end; None: all others.
+        :raises StoreError: the database does not answer, so the sessions are unknown.
         """
         found = self.of_user(user_id, mine, scope)
         if not any(one.is_mine for one in found):
@@ -267,7 +269,7 @@ class UserSessions(Part):
 
 
 def _followed(digest: str | None, successors: Mapping[str, str | None]) -> Sequence[str]:
-    """Return the digests under which a session went on: its browser's requests may have given it other ids."""
+    """Return the digests of a session's successors: requests of its browser may have given the session other ids."""
     names: list[str] = []
     while digest is not None:
         names.append(digest)

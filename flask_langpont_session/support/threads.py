@@ -1,4 +1,4 @@
-"""Threads beside the requests: daemons, so that nothing they wait for keeps a process alive.
+"""Threads beside the requests: daemons, so that a waiting thread keeps no process alive.
 
 They start when a process needs them: a thread that was started before a fork (gunicorn --preload) does not exist in the
 workers.
@@ -27,8 +27,8 @@ EXIT_WAIT = 1.8
 def start_daemon(name: str, target: Callable[..., object], *arguments: Any) -> threading.Thread | None:
     """Start a thread.
 
-    :param name: as it stands in a stack dump.
-    :return: None: no thread is to be had now, or the interpreter is ending.
+    :param name: the thread's name in a stack dump.
+    :return: None: no thread can be started now, or the interpreter is ending.
     """
     thread = threading.Thread(target=target, args=arguments, name=name, daemon=True)
     try:
@@ -43,9 +43,9 @@ class PeriodicThread:
 
     It starts with the first request that a process serves.
 
-    :param begin: called in the thread when it starts; makes what the work needs in this process, and gives the work.
-    :param interval: seconds between the beginnings. The first time comes after a random part of it: workers must not
-        work in step.
+    :param begin: called in the new thread; prepares the work in this process, and returns the work.
+    :param interval: seconds between the beginnings. The first run comes after a random part of the interval, so that
+        workers do not run in step.
     """
 
     def __init__(self, name: str, begin: Callable[[], Callable[[], None]], interval: float) -> None:
@@ -65,8 +65,9 @@ class PeriodicThread:
         self._thread: threading.Thread | None = None
 
     def ensure_started(self) -> None:
-        """Start the thread in this process unless it runs, or was ended. Costs an attribute look-up when it runs."""
-        # A thread that finds another one at it need not wait for that.
+        """Start the thread in this process, unless the thread runs or was ended. Costs a running thread's caller an
+        attribute look-up."""
+        # Another thread that is starting the same thread need not be waited for.
         if self._thread is None and self._lock.acquire(blocking=False):
             try:
                 if self._thread is None and not self.is_ending:
@@ -84,17 +85,17 @@ class PeriodicThread:
             )
 
     def end(self) -> None:
-        """Have the work done a last time, soon; see :meth:`wait`."""
+        """Run the work a last time, soon; see :meth:`wait`."""
         self._is_ending = True
         self._wake.set()
 
     @property
     def is_ending(self) -> bool:
-        """Return whether the work is done for the last time."""
+        """Return whether this is the last run of the work."""
         return self._is_ending
 
     def pace(self, interval: float) -> None:
-        """Have the work done every `interval` seconds from now on, and at once if that is more often than before."""
+        """Run the work every `interval` seconds from now on, and at once if the new interval is shorter."""
         is_sooner, self._interval = interval < self._interval, interval
         if is_sooner:
             self._wake.set()
@@ -120,7 +121,7 @@ class PeriodicThread:
             work()
             self._failing.ends()
         except Exception:
-            # The thread must outlive any surprise, and must not fill the log with it.
+            # The thread must outlive any exception, and must not fill the log with repetitions.
             if self._failing.begins():
                 log.exception(
                     "%s met an error it does not know; it goes on",

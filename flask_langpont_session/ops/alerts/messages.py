@@ -1,5 +1,5 @@
-"""An alert as SNS takes it: subject, body, attributes. Whatever stands in the details, nothing secret or unprintable
-gets out, and the key by which receivers recognise an incident holds names only."""
+"""Alerts as messages for SNS: subject, body, attributes. Nothing secret or unprintable leaves the host, whatever the
+details hold, and the key of an incident consists of names only."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .table import CALM, Alert, Severity
 SCHEMA_VERSION = 2
 
 RUNBOOK = "https://flask-langpont-session.readthedocs.io/en/latest/operations/"
-"""The page docs/operations.md, which has a section with the name of each alert."""
+"""The site's page docs/operations.md, with a section for each alert."""
 
 LONGEST_SUBJECT = 99
 _LONGEST_TEXT = 300
@@ -37,7 +37,7 @@ _UNPRINTABLE = re.compile(r"[^\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufffd\U00
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """The sender of messages: this process, as they name it.
+    """The sender of messages: the names of this process.
 
     :param environment: the setting ENVIRONMENT; `service`: SERVICE.
     """
@@ -57,7 +57,7 @@ def sender_here(environment: str, service: str) -> Sender:
 class Message:
     """The parts of a message to SNS.
 
-    :param text: for people: e-mail and all protocols that are not named below.
+    :param text: for people: e-mail and all protocols not named below.
     :param body: for programs, as JSON: queues, functions, streams.
     :param notification: for subscribers by HTTP: a custom notification of Amazon Q Developer (AWS Chatbot), which shows
         it in chat channels.
@@ -72,7 +72,7 @@ class Message:
 
     @property
     def by_protocol(self) -> str:
-        """Return the JSON in which SNS takes different texts for different subscribers."""
+        """Return the JSON by which SNS sends a different text to each kind of subscriber."""
         texts = {"default": self.text}
         texts |= dict.fromkeys(("sqs", "lambda", "firehose"), self.body)
         texts |= dict.fromkeys(("http", "https"), self.notification)
@@ -142,8 +142,8 @@ def _for_people(moment: str) -> str:
 
 
 def _notification(subject: str, thread: str, facts: Mapping[str, Any], alert: Alert) -> dict[str, Any]:
-    """Return a custom notification of Amazon Q Developer in chat applications, version 1.0; a recovery stands in the
-    thread of its alarm, and so does what other hosts tell."""
+    """Return a custom notification of Amazon Q Developer in chat applications, version 1.0, in one thread for an alert,
+    its recovery and the messages of other hosts."""
     content: dict[str, Any] = {
         "textType": "client-markdown",
         "title": subject,
@@ -165,12 +165,12 @@ def _notification(subject: str, thread: str, facts: Mapping[str, Any], alert: Al
 
 def dedup_key(key: str, sender: Sender) -> str:
     """Return the key of an incident, the same for all its messages: ``environment/service/alert[/scope]/host``. Each
-    host has incidents of its own, so that the first one that recovers does not call off those of the others."""
+    host has incidents of its own, so that the first recovery does not end the incidents of other hosts."""
     return f"{_incident(key, sender)}/{_name(sender.host)[:_LONGEST_HOST]}"
 
 
 def _incident(key: str, sender: Sender) -> str:
-    """Return the key of what all hosts see together."""
+    """Return the key of an incident without the host: the same for all hosts."""
     return f"{_name(sender.environment)}/{_name(sender.service)}/{key}"
 
 

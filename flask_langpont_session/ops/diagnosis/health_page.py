@@ -19,8 +19,8 @@ class Page(NamedTuple):
     """The answer of one health page.
 
     :param url: of the page.
-    :param took: seconds until it was there.
-    :param report: as :meth:`.LangPontSession.status` has it; empty: there is none, and `problem` says why.
+    :param took: seconds until the answer.
+    :param report: the value of :meth:`.LangPontSession.status`; empty: no report, and `problem` says why.
     """
 
     url: str
@@ -34,7 +34,7 @@ def page_at(url: str, prefix: str | None) -> str:
 
     :param url: of the site, or of the page itself.
     :param prefix: HEALTH_URL_PREFIX.
-    :raises ValueError: it is none of HTTP.
+    :raises ValueError: the URL is not of HTTP.
     """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:

@@ -1,7 +1,7 @@
-"""Faults between this process and its stores. The stores themselves, and other processes, notice nothing of them.
+"""Faults between this process and its stores, which neither the stores nor other processes notice.
 
-They lie in the connections: those to Redis are of a class that looks here before it connects or asks, and the
-database's pool lends none while it is to be away.
+Faults lie in the connections: connections to Redis have a class that checks the faults before it connects or asks, and
+the database's pool lends no connection during a fault of the database.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ...stores.sql.database import Database
 
 
 class Fault(StrEnum):
-    """The faults, by the names that the command has for them."""
+    """The faults, by their names in the command."""
 
     PRIMARY_DOWN = "primary-down"
     HANG = "hang"
@@ -37,13 +37,13 @@ IN_WORDS: Mapping[Fault, str] = {
 
 
 class Undrillable(Exception):
-    """No fault can be laid between this process and a store. The text says why."""
+    """No fault can be put between this process and a store. The text gives the reason."""
 
 
 class Faults:
     """The faults of one application's stores.
 
-    :ivar present: the fault that is on; None: all is well.
+    :ivar present: the present fault; None: no fault.
     """
 
     def __init__(self, backend: Backend) -> None:
@@ -53,9 +53,9 @@ class Faults:
 
     @contextmanager
     def laid(self) -> Iterator[None]:
-        """Have the connections of this process look here while this is open.
+        """Let the connections of this process check the faults while this context is open.
 
-        :raises Undrillable: they are made by a client that the application brings, in a way of its own.
+        :raises Undrillable: a client of the application makes the connections, in a way of its own.
         """
         with ExitStack() as stack:
             for endpoint in self._backend.redis[PRIMARY].endpoints.values():
@@ -106,22 +106,22 @@ class Faults:
     # -- asked by connections ------------------------------------------------------------------------------------------
 
     def on_connecting(self, left: Callable[[], float]) -> None:
-        """Fail or hang, as the fault says, where a connection to the primary is about to be made.
+        """Fail or hang, by the present fault, before a connection to the primary is made.
 
-        :param left: says the seconds that it may take.
+        :param left: returns the seconds left for the connection.
         """
         if self.present is Fault.PRIMARY_DOWN:
             raise ConnectionRefusedError("this is a drill: connections are refused")
         self._hang(left)
 
     def on_asking(self, left: Callable[[], float]) -> None:
-        """Fail or hang, as the fault says, where something is about to be asked over a connection to the primary."""
+        """Fail or hang, by the present fault, before a command is sent over a connection to the primary."""
         if self.present is Fault.PRIMARY_DOWN:
             raise driver.ConnectionError("this is a drill: the connection is closed")
         self._hang(left)
 
     def _hang(self, left: Callable[[], float]) -> None:
-        """Wait as for a server that is stopped: it answers what was asked in time as soon as it goes on."""
+        """Wait as for a stopped server, which answers commands in time once it goes on."""
         if self.present is Fault.HANG and not self._over.wait(max(0.0, left())):
             raise driver.TimeoutError("this is a drill: there is no answer")
 
@@ -138,7 +138,7 @@ class _Faulty:
 
     def connect(self) -> None:
         super().connect()  # type: ignore[misc]
-        vars(self).pop("exchange", None)  # the socket's own, which stands there instead of the one below
+        vars(self).pop("exchange", None)  # the socket's own, in place of the method below
 
     def exchange(self, data: bytes, count: int) -> list[Any]:
         self.faults.on_asking(self.deadline.left)

@@ -1,9 +1,8 @@
 """Figures as CloudWatch's embedded metric format: lines of JSON on the standard output, of which CloudWatch Logs makes
 metrics. No call to AWS, no credentials: for containers and Lambda.
 
-In a document each metric stands once and each dimension has one value: so there is a document for all of it, and one
-for each value of a third dimension that has something to tell. They have the same namespace and dimensions as what
-:mod:`.cloudwatch` publishes.
+A document has each metric once and one value of each dimension. So one document has all totals, and each value of a
+third dimension with data has a document of its own. Namespace and dimensions are those of :mod:`.cloudwatch`.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ MOST_METRICS = 100
 """In one document."""
 
 MOST_VALUES = 100
-"""The most values that one document may have of one metric, by the format's specification."""
+"""The most values of a metric in a document, by the format's specification."""
 
 Document = dict[str, Any]
 
 IN_LAMBDA = "AWS_LAMBDA_FUNCTION_NAME" in os.environ
-"""True where the process is frozen between requests: threads beside them do not run, and their time is unknown."""
+"""True in AWS Lambda, where the process is frozen between requests: other threads do not run meanwhile."""
 
 
 def documents(found: Figures, *, environment: str, service: str, at_ms: int) -> Iterator[Document]:
@@ -47,7 +46,7 @@ def documents(found: Figures, *, environment: str, service: str, at_ms: int) -> 
 
 
 def _targets(metrics: Mapping[str, Counts]) -> Iterator[dict[str, Any]]:
-    """Yield for one document each: metric → its value. A metric with more values than fit goes on in further
+    """Yield the content of each document: metric → its value. A metric with too many values goes on in further
     documents."""
     names = iter(metrics)
     while some := list(islice(names, MOST_METRICS)):
@@ -57,8 +56,8 @@ def _targets(metrics: Mapping[str, Counts]) -> Iterator[dict[str, Any]]:
 
 
 def _target(counts: Counts) -> Any:
-    """Return a metric's value: a number, or a list with each number as often as it was there. If that list would be too
-    long, return values and counts, which the specification does not mention, and AWS' own agents send."""
+    """Return a metric's value: a number, or a list with each number as often as it was measured. Instead of a list
+    beyond the limit, return values and counts, as AWS' own agents do; the specification does not mention this form."""
     times = sum(counts.values())
     if times > MOST_VALUES:
         return {

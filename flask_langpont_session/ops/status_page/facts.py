@@ -13,9 +13,9 @@ class Store(NamedTuple):
     """One store.
 
     :param name: ``primary``, ``replica`` or ``database``; of several shards ``primary:1`` …
-    :param writes: None: it is only read.
-    :param cause: why it is not used, in one direction at least; None: it is, in both.
-    :param since: since when it is not, seconds since 1970.
+    :param writes: None: the store is only read.
+    :param cause: why some direction is not used; None: both are used.
+    :param since: since when a direction is not used, seconds since 1970.
     """
 
     name: str
@@ -45,12 +45,12 @@ class Facts(NamedTuple):
     :param report: of this process, as ``/healthz`` gives it.
     :param since: when the present level began, seconds since 1970.
     :param means: what the level means, in a sentence.
-    :param host: on which the process runs.
-    :param began: since when it remembers what happened, seconds since 1970.
+    :param host: the host of the process.
+    :param began: the beginning of the process' history, seconds since 1970.
     :param budget: seconds that one request may wait for all stores together.
     :param span: seconds that the charts show, until now.
-    :param slices: of that time, as far as this process remembers it, oldest first.
-    :param changes: of the level, oldest first; the first one may be older.
+    :param slices: the history within `span`, oldest first.
+    :param changes: of the level, oldest first; the first may be older than `span`.
     """
 
     now: float

@@ -1,7 +1,7 @@
-"""The last hour of one process, ten seconds by ten seconds, for its status page. The monitor feeds it; a request costs
-nothing.
+"""The last hour of one process, in slices of ten seconds, for its status page. The monitor collects the data, without
+work for requests.
 
-It is bounded by the hour and by the fixed sets of sources and durations.
+The size is bounded by the hour and by the fixed sets of sources and durations.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ SPAN = 3600
 """Seconds that are kept."""
 
 STEP = 10
-"""Seconds of one slice of it."""
+"""Seconds of one slice."""
 
 _PAUSE = 5.0
-"""Seconds between two looks at the recorder: each copies what it has."""
+"""Seconds between two looks at the recorder: each look copies the recorder's data."""
 
 _CHANGES = 120
-"""Changes of the level that are kept: with stores that come and go there may be more in an hour."""
+"""The most changes of the level that are kept: unstable stores may cause more in an hour."""
 
 REDIS = "redis"
 
@@ -36,7 +36,7 @@ _ANSWERED = {("load", PRIMARY): PRIMARY, ("load", REPLICA): REPLICA, ("verify", 
 _COUNTED = {"near_cache_hits": "near", "fallback_local": "local", "fallback_default": "default"}
 
 SOURCES = ("near", PRIMARY, REPLICA, DATABASE, "local", "default")
-"""The origins of what a session shows: known without a question, a store, this host's copy, the configuration."""
+"""The sources of a session's data: known without a question, a store, this host's copy, the configuration."""
 
 
 @dataclass(slots=True)
@@ -44,9 +44,9 @@ class Slice:
     """The answers, times and waiting changes of one slice of time, or of several.
 
     :param began: seconds since 1970.
-    :param answers: one of :data:`SOURCES` → how many answers came from there.
-    :param took: ``redis`` or ``database`` → how long its calls took, in milliseconds.
-    :param waiting: the most changes that waited in the host's journal; None: it could not be read.
+    :param answers: one of :data:`SOURCES` → number of answers.
+    :param took: ``redis`` or ``database`` → times of its calls, in milliseconds.
+    :param waiting: the most changes that waited in the host's journal; None: the journal could not be read.
     """
 
     began: float
@@ -55,14 +55,14 @@ class Slice:
     waiting: int | None = 0
 
     def add(self, answers: Mapping[str, int], took: Mapping[str, Amounts], waiting: int | None) -> None:
-        """Add what was seen in a part of the slice."""
+        """Add the figures of a part of the slice."""
         self.answers.update(answers)
         for store, amounts in took.items():
             self.took.setdefault(store, Counter()).update(amounts)
         self.waiting = None if waiting is None or self.waiting is None else max(self.waiting, waiting)
 
     def percentile(self, store: str, share: float) -> float | None:
-        """Return the milliseconds that a share (0–1) of the calls did not exceed; None: there was no call."""
+        """Return the milliseconds that a share (0–1) of the calls did not exceed; None: no call."""
         amounts = self.took.get(store, Counter[float]())
         left = share * sum(amounts.values())
         for amount in sorted(amounts):
@@ -73,7 +73,7 @@ class Slice:
 
 
 class LevelChange(NamedTuple):
-    """A change of the level, to this one.
+    """A change of the level, with the new level.
 
     :param at: seconds since 1970.
     """
@@ -85,11 +85,11 @@ class LevelChange(NamedTuple):
 class History:
     """The last hour of one process. A forked child begins with nothing.
 
-    :param reader: of the recorder, for this alone.
-    :param health: whose level it is about.
+    :param reader: of the recorder, for this history alone.
+    :param health: gives the level.
     :param now: seconds since 1970.
     :param clock: monotonic seconds.
-    :ivar began: since when it is kept, seconds since 1970.
+    :ivar began: the beginning of the history, seconds since 1970.
     """
 
     def __init__(
@@ -109,15 +109,15 @@ class History:
 
     def _begin(self) -> None:
         self._lock = threading.Lock()
-        self._slices: deque[Slice] = deque(maxlen=SPAN // STEP + 1)  # the first of them is only seen in part
+        self._slices: deque[Slice] = deque(maxlen=SPAN // STEP + 1)  # the first is seen only in part
         self._next_look = 0.0
         self.began = self._now()
         self._changes = deque([LevelChange(self.began, self._health.level)], maxlen=_CHANGES)
 
     def attend(self, waiting: int | None) -> None:
-        """Note the level, and look at what was recorded since the last look, if that is some seconds ago.
+        """Note the level, and the recorder's figures since the last look, if the last look is some seconds ago.
 
-        :param waiting: how many changes wait in the host's journal; None: it cannot be read.
+        :param waiting: the number of changes that wait in the host's journal; None: the journal cannot be read.
         """
         if self._clock() >= self._next_look:
             self.look(waiting)
@@ -126,7 +126,7 @@ class History:
                 self._note_level()
 
     def look(self, waiting: int | None) -> None:
-        """Look at the level, and at what was recorded since the last look.
+        """Note the level, and the recorder's figures since the last look.
 
         :param waiting: see :meth:`attend`.
         """
@@ -150,7 +150,7 @@ class History:
             return [together([one]) for one in self._slices if one.began + STEP > since]
 
     def changes(self, since: float) -> list[LevelChange]:
-        """Return the levels since then, oldest first; the first one began earlier, if that is known."""
+        """Return the changes of the level since `since`, oldest first, after the level at `since`, if known."""
         with self._lock:
             known = list(self._changes)
         first = max((number for number, change in enumerate(known) if change.at <= since), default=0)
@@ -158,7 +158,7 @@ class History:
 
 
 def _answers_in(interval: Interval) -> Counter[str]:
-    """Return how many answers came from each source."""
+    """Return the number of answers from each source."""
     found: Counter[str] = Counter()
     for operation, series in interval.series.items():
         source = _ANSWERED.get((operation.name, operation.source))

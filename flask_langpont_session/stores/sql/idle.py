@@ -1,5 +1,5 @@
-"""The effects of a read on the row that it has found: a session in use has its idle expiry moved, and one that was idle
-for too long ends."""
+"""The effects of a read on the found row: the idle expiry of a session in use moves, and a session idle for too long
+ends."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _ENDS_BY_IDLENESS = frozenset({RowState.VALID, RowState.IDLE_EXPIRED})
 def after_read(connections: Connections, rows: Rows, row: AuthRow, life: Life | None, idle_seen: int | None) -> AuthRow:
     """Return the row after the effects of a read on it.
 
-    :param row: as it was read, by a connection that is back in the pool: one call never holds two.
-    :param life: of the session, by which its expiry is moved; None: that is moved no further than Redis has it.
-    :param idle_seen: the idle expiry that Redis has, milliseconds since 1970. 0: it has none. None: no answer.
+    :param row: as read by a connection that is back in the pool: a call never holds two connections.
+    :param life: of the session, to move its expiry; None: the expiry moves no further than Redis' expiry.
+    :param idle_seen: Redis' idle expiry, milliseconds since 1970. 0: Redis has none. None: no answer.
     """
     stored, row = row.idle_expires_at, _by_later_expiry(row, idle_seen)
     if row.state not in _ENDS_BY_IDLENESS:
@@ -47,13 +47,13 @@ def after_read(connections: Connections, rows: Rows, row: AuthRow, life: Life | 
 
 
 def note_use(connections: Connections, rows: Rows, row: AuthRow, seen_at: int, after_ms: int) -> None:
-    """Note that a session is in use, unless that was noted a moment ago.
+    """Note the use of a session, unless a use was noted a moment ago.
 
-    The idle expiry of a session does not move that may be idle for as long as it lives in all, as permanent ones may by
-    default: without this its user would be told of the sign-in only.
+    The idle expiry does not move for a session that may be idle for its whole life, as permanent sessions by default:
+    without this note, the user's list of devices would show only the time of the sign-in.
 
-    :param row: as it was read, by a connection that is back in the pool.
-    :param seen_at: when it was noted last, milliseconds since 1970.
+    :param row: as read by a connection that is back in the pool.
+    :param seen_at: the time of the last note, milliseconds since 1970.
     """
     if row.state is RowState.VALID and row.read_at - seen_at >= after_ms:
         with suppress(SQLAlchemyError):  # as in :func:`after_read`
@@ -68,7 +68,8 @@ def _noted(
     row: AuthRow,
     changed: AuthRow,
 ) -> AuthRow:
-    """Return the row after a statement that makes it `changed`; as it is, if it is locked or was changed."""
+    """Return the row after a statement that makes it `changed`; the row as it is, if another transaction has locked or
+    changed it."""
     with connections.writing_without_waiting() as connection:
         if not run(connection, sql.LOCK_FOR_READER, {"key": row.digest}).row:
             return row
@@ -78,7 +79,7 @@ def _noted(
 
 
 def _by_later_expiry(row: AuthRow, idle_seen: int | None) -> AuthRow:
-    """Return the row with the later of the idle expiries that the database and Redis have."""
+    """Return the row with the later of the database's and Redis' idle expiries."""
     later = min(idle_seen or 0, row.absolute_expires_at)
     if later <= row.idle_expires_at or row.state not in _ENDS_BY_IDLENESS:
         return row
