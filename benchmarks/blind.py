@@ -120,7 +120,7 @@ def readers(scene: Scene, sns: Endpoint) -> dict[str, Callable[[], str]]:
 
     def log() -> str:
         new = [worker.log.read_bytes()[size:].decode(errors="replace") for worker, size in began.items()]
-        return "\n".join(line for text in new for line in text.splitlines() if not re.search(r" DEBUG | INFO ", line))
+        return "\n".join(new)
 
     def alerts() -> str:
         return "\n".join(f"{one.subject}\n{one.texts['default']}" for one in sns.sent)

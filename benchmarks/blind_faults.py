@@ -73,8 +73,8 @@ class Fault(NamedTuple):
 
 def cause(word: str, role: str) -> str:
     """Return what finds a cause of the package's table: its word, or the beginning of its cure."""
-    does = next(does for roles, _, _, its, does in ROWS if its == word and role in roles)
-    return f"{re.escape(word)}|{re.escape(does.partition('{')[0][:30])}"
+    cures = [does.partition("{")[0][:30] for roles, _, _, its, does in ROWS if its == word and role in roles]
+    return "|".join(map(re.escape, [word, *(cure for cure in cures if len(cure) > 10)]))
 
 
 # -- ways to fail ------------------------------------------------------------------------------------------------------
@@ -131,7 +131,7 @@ def database_told(*statements: str, undo: Sequence[str] = (), cuts: bool = False
                 for statement in statements:
                     connection.execute(sa.text(statement))
                 if cuts:
-                    gone = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'shop'"
+                    gone = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename IN ('shop', 'other')"
                     connection.execute(sa.text(gone))
                 yield
             finally:
@@ -329,7 +329,11 @@ FAULTS: tuple[Fault, ...] = (
         cause("does not answer in time", "database"),
         matrix(matrix_sql_faults.slow_writes),
     ),
-    Fault("the database is read-only", cause("is read-only", "database"), matrix(matrix_sql_faults.read_only)),
+    Fault(
+        "the database is read-only",
+        f"name the writer endpoint|{cause('is read-only', 'database')}",
+        matrix(matrix_sql_faults.read_only),
+    ),
     Fault("the database has lost a table", cause("has no tables", "database"), matrix(matrix_sql_faults.table_missing)),
     Fault(
         "the database's disk is full",

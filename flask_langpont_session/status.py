@@ -19,11 +19,13 @@ from werkzeug.exceptions import HTTPException
 from .blueprint import health_report
 from .config.explanations import LEVEL_MEANS, WHAT_IT_GETS, in_use
 from .config.settings import Settings
+from .ops.diagnosis.read_host import file_at
 from .ops.status_page import page
 from .ops.status_page.facts import Facts, FeatureNow, Store
 from .policy.causes import cause_of
 from .policy.errors import role_of
 from .policy.health import READ, REPLICA, WRITE, Health
+from .stores.host.forms import path_of
 from .support.logs import fields
 
 if TYPE_CHECKING:
@@ -94,7 +96,7 @@ def status_facts(state: State, span: float) -> Facts:
     history, waiting, now = state.history, state.monitor.outages.waiting, time.time()
     assert history is not None
     history.look(None if waiting is None else waiting.entries)
-    report = health_report(state)
+    report, journal = health_report(state), state.backend.journal.file.path
     return Facts(
         now=now,
         report=report,
@@ -106,6 +108,7 @@ def status_facts(state: State, span: float) -> Facts:
         host=socket.gethostname(),
         began=history.began,
         budget=state.settings.request_budget,
+        no_room=None if journal is None else file_at(path_of(journal)).lack,
         span=span,
         slices=history.slices(now - span),
         changes=history.changes(now - span),

@@ -77,7 +77,7 @@ _Row = tuple[Sequence[str], ErrorClass | None, tuple[str, ...], str, str]
 ``{setting}``, that says where the store is, and ``{file}``, of SQLite."""
 
 _ALL = (PRIMARY, REPLICA, DATABASE)
-_UNHEARD = ("TimeoutError", "no answer", "DeadlineExceeded", "ConnectionTimeout", "QueryCanceled")
+_UNHEARD = ("TimeoutError", "no answer", "DeadlineExceeded", "NoFreeSlot", "ConnectionTimeout", "QueryCanceled")
 
 ROWS: tuple[_Row, ...] = (
     (
@@ -115,7 +115,7 @@ ROWS: tuple[_Row, ...] = (
         None,
         (SLOW,),
         "is slow",
-        "look at its processor and slow log (SLOWLOG GET), and whether it is in the same zone as this host",
+        "look at its processor, slow log (SLOWLOG GET) or locks, and whether it is in the same zone as this host",
     ),
     (_REDIS, ErrorClass.UNREACHABLE, _UNHEARD, "does not answer", _HANGS),
     (

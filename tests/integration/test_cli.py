@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import click
@@ -24,6 +25,7 @@ from flask_langpont_session import LangPontSession
 from flask_langpont_session.ops.cli.commands import IN_SHORT, langpont
 from flask_langpont_session.stores.host.presence import FEATURES, NEAR, Presence
 from flask_langpont_session.stores.redis.near import NearCache
+from tests.faults.proxy import FaultProxy, delay
 from tests.support import former_release
 from tools.tables import application_table
 
@@ -201,6 +203,27 @@ def test_status_with_a_store_that_hangs(make_app: MakeApp, primary: Valkey) -> N
         primary.thaw()
     assert result.exit_code == 1
     assert json.loads(result.output)["primary"].startswith("unreachable")
+
+
+def test_status_tells_of_a_slow_redis_what_its_workers_do(make_app: MakeApp, primary: Valkey) -> None:
+    """It answers, and in time for a command; workers do not use it."""
+    with FaultProxy("127.0.0.1", primary.port) as proxy:
+        app = make_app(REDIS_URL=proxy.url("redis"), REDIS_TIMEOUT=0.1)
+        with proxy.failing(delay(0.08)):
+            result = run(app, "status")
+    assert result.exit_code == 1
+    assert "primary    is slow" in result.output
+    assert result.output.splitlines()[-1].startswith("primary: look at its processor")
+
+
+def test_status_and_page_tell_of_a_journal_without_room(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next outage would lose what waits; the journal itself can be read, so it is no error of a store."""
+    app = make_app(STATUS_PAGE=lambda request: True)
+    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_bavail=3, f_frsize=1_048_576))
+    result = run(app, "status")
+    assert result.exit_code == 1
+    assert "journal    3 MB are free: make room; without it what waits is lost, nothing waits" in result.output
+    assert "Its disk is full (3 MB are free)" in app.test_client().get("/healthz/status").text
 
 
 def test_status_takes_turns_with_the_monitor(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:

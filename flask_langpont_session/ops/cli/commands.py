@@ -60,6 +60,8 @@ def init_db() -> None:
 def status(as_json: bool) -> None:
     """Ask every store now, over new connections, and say what was found, and what waits in the journal of this host.
     Exit code 1 if one cannot do its work."""
+    from ..diagnosis.facts import MAKE_ROOM
+    from ..diagnosis.read_host import file_at
     from ..diagnosis.read_redis import why_no_near_cache  # not paid for by workers
     from ..diagnosis.watching import Watcher
 
@@ -71,8 +73,10 @@ def status(as_json: bool) -> None:
     found, waiting = dict(look.stores), look.journal
     if isinstance(waiting, Unknown):
         found[JOURNAL], waiting = StoreAnswer(None, waiting.why, waiting.error), None
-    elif state.backend.journal.file.path is not None:
-        found[JOURNAL], waiting = StoreAnswer(None, None), waiting or Waiting(0, None)
+    elif (path := state.backend.journal.file.path) is not None:
+        lack = file_at(path_of(path)).lack
+        found[JOURNAL] = StoreAnswer(None, lack and f"{lack}: {MAKE_ROOM}")
+        waiting = waiting or Waiting(0, None)
     told: dict[str, Any] = {name: answer.problem or "ok" for name, answer in found.items()}
     told |= {"near_cache": {name: why_not or "ok" for name, why_not in near.items()}} if near else {}
     told |= {"waiting": waiting_as_json(waiting)} if waiting else {}

@@ -111,6 +111,12 @@ class Database:
 # -- the host ----------------------------------------------------------------------------------------------------------
 
 
+_LEAST_FREE = 67_108_864
+"""Bytes."""
+
+MAKE_ROOM = "make room; without it what waits is lost"
+
+
 @dataclass(frozen=True, kw_only=True)
 class File:
     """A file, or the place where it is to be.
@@ -134,6 +140,11 @@ class File:
     size: int
     free: int
     file_system: str | Unknown
+
+    @property
+    def lack(self) -> str | None:
+        """Return how little room there is for what waits; None: there is enough."""
+        return f"{self.free // 1_048_576} MB are free" if self.free < _LEAST_FREE else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ...config.checks import PREFIX
-from .facts import Facts, File
+from .facts import MAKE_ROOM, Facts, File
 from .findings import CannotTell, Finding, Look, failure, known, warning
 
 NETWORKED = frozenset(
@@ -18,9 +18,6 @@ PASSING = {
     "ramfs": "it is in memory, and gone with the next start of the host",
     "overlay": "it is in the container's own layer, and gone with the container",
 }
-
-LEAST_FREE = 67_108_864
-"""Bytes."""
 
 FULL = 0.8
 """The share of JOURNAL_MAX_BYTES above which the journal is nearly full."""
@@ -77,8 +74,8 @@ def journal_disk(facts: Facts) -> Look:
         )
     elif kind in PASSING:
         yield warning(PASSING[kind], f"set {PREFIX}JOURNAL to a file on a disk or volume that outlives it")
-    if file.free < LEAST_FREE:
-        yield failure(free, "make room; without it what waits is lost")
+    if file.lack:
+        yield failure(file.lack, MAKE_ROOM)
     elif file.free < facts.settings.journal_max_bytes:
         cure = f"make room, or lower {PREFIX}JOURNAL_MAX_BYTES"
         yield warning(f"{free}, less than JOURNAL_MAX_BYTES", cure)

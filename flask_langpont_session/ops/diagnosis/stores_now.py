@@ -6,6 +6,7 @@ import time
 from typing import NamedTuple
 
 from ...exceptions import LangPontSessionError
+from ...policy.causes import SLOW
 from ...policy.errors import ErrorClass, StoreError, role_of, shard_of
 from ...policy.health import DATABASE, PRIMARY, REPLICA
 from ...stores.backend import Backend
@@ -37,7 +38,12 @@ def ask_store(backend: Backend, name: str, asker: str, timeout: float) -> StoreA
     :param timeout: seconds.
     """
     try:
-        took = _ask(backend, name, asker, timeout)
+        took, slow = _ask(backend, name, asker, timeout), backend.settings.slow
+        if name != DATABASE and took > slow:
+            took = _ask(backend, name, asker, timeout)  # one answer may be late by chance
+            if took > slow:
+                late = StoreError(name, ErrorClass.UNREACHABLE, SLOW)
+                return StoreAnswer(took, f"is slow: {round(took * 1000)} ms", late)
         if role_of(name) == REPLICA and _is_promoted(backend, name, timeout):
             return StoreAnswer(took, IS_PRIMARY)
         missing = _missing_tables(backend) if name == DATABASE else None

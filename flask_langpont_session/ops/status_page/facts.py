@@ -48,6 +48,7 @@ class Facts(NamedTuple):
     :param host: the host of the process.
     :param began: the beginning of the process' history, seconds since 1970.
     :param budget: seconds that one request may wait for all stores together.
+    :param no_room: how little the disk of this host's journal has; None: enough.
     :param span: seconds that the charts show, until now.
     :param slices: the history within `span`, oldest first.
     :param changes: of the level, oldest first; the first may be older than `span`.
@@ -63,6 +64,7 @@ class Facts(NamedTuple):
     host: str
     began: float
     budget: float
+    no_room: str | None
     span: float
     slices: Sequence[Slice]
     changes: Sequence[LevelChange]

@@ -38,6 +38,7 @@ CURES = [
         "OperationalError",
         "check that LANGPONT_SESSION_DATABASE_URL is right, and owner and mode of its file",
     ),
+    ("database", U, "NoFreeSlot", "look for long transactions and locks"),
     ("database", B, "has no connection left", "max_connections"),
     ("database", W, "SQLITE_BUSY", "`fuser /var/lib/shop.sqlite3`"),
     ("database", W, "SQLITE_READONLY_DBMOVED", "may not write /var/lib/shop.sqlite3"),

@@ -77,6 +77,7 @@ def test_an_outage_is_told_in_words() -> None:
             {"report": {"shards": {"lost": 1, "total": 3, "lost_share": 0.3333}}},
             "1 of 3 shards are lost, with 33 % of all sessions.",
         ),
+        ({"no_room": "3 MB are free"}, "Its disk is full (3 MB are free): make room; without it what waits is lost."),
         ({"report": {"status": "starting"}}, "This process has not looked at every store yet."),
         ({"began": NOW - 60}, "since 22:12:20 UTC."),
     ],

@@ -44,6 +44,7 @@ def facts(**said: Any) -> Facts:
         "host": "web-1",
         "began": NOW - 7200,
         "budget": 0.3,
+        "no_room": None,
         "span": 3600.0,
         "slices": [],
         "changes": [LevelChange(NOW - 7200, level)],
