@@ -74,6 +74,7 @@ class Fault(NamedTuple):
 def cause(word: str, role: str) -> str:
     """Return what finds a cause of the package's table: its word, or the beginning of its cure."""
     cures = [does.partition("{")[0][:30] for roles, _, _, its, does in ROWS if its == word and role in roles]
+    assert cures, f"no cause of {role} is called {word!r}"
     return "|".join(map(re.escape, [word, *(cure for cure in cures if len(cure) > 10)]))
 
 

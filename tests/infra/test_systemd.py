@@ -47,6 +47,13 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_the_service_is_never_given_up() -> None:
+    """Five refusals within ten seconds end the tries of systemd for good, unless a unit says otherwise."""
+    unit = settings("shop.service")
+    assert (unit["Restart"], unit["StartLimitIntervalSec"]) == ("on-failure", "0")
+    assert int(unit["RestartSec"]) >= 1, "each try loads the application"
+
+
 def verify(root: Path) -> str:
     """Return what systemd says of the units."""
     options = ["--man=no", "--generators=no", "--recursive-errors=no", f"--root={root}"]
