@@ -188,7 +188,9 @@ class _Builder:
                 f"{setting}: {key!r} of {feature!r}: no leading '@', and one '*' at the beginning or the end"
             )
         if self._claims.get(key, feature) != feature:
-            self._problems.append(f"{setting}: key {key!r} is claimed by {self._claims[key]!r} and {feature!r}")
+            self._problems.append(
+                f"{setting}: key {key!r} is claimed by {self._claims[key]!r} and {feature!r}; leave it to one"
+            )
         self._claims[key] = feature
         if owner := self._features.get(self._beneath.pop(key, "")):
             self._features[owner.name] = replace(owner, keys=tuple(k for k in owner.keys if k != key))

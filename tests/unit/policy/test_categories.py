@@ -232,11 +232,11 @@ def test_users_and_rights_that_the_table_forgot_are_in_auth() -> None:
         ({"added": {"statistics": {"keys": ["c"], "category": "ui"}}}, "feature 'statistics' stands in 'ui' and 'ui'"),
         (
             {"added": {n: {"keys": ["c"], "category": "ui"} for n in ("a", "b")}},
-            "FEATURES: key 'c' is claimed by 'a' and 'b'",
+            "FEATURES: key 'c' is claimed by 'a' and 'b'; leave it to one",
         ),
         (
             {"added": {"cart": {"keys": ["c"], "category": "ui"}}, "durable": ["c"]},
-            "DURABLE_KEYS: key 'c' is claimed by 'cart' and 'durable_keys'",
+            "DURABLE_KEYS: key 'c' is claimed by 'cart' and 'durable_keys'; leave it to one",
         ),
         ({"durable": ["@c"]}, "DURABLE_KEYS: '@c'"),
     ],
