@@ -189,16 +189,7 @@ def build(app: Flask, recorder: Recorder | None) -> State:
     backend = Backend(settings, reports, redis=redis, database=database, memory=memory, journal=journal, health=health)
     repository = SessionRepository(backend, make_refusal=_refusals(app, health))
     history, watch, hosts = _history(settings, recorder, health), _sentinel_watch(redis, notices), _hosts(app, backend)
-    attendance = _Attendance(
-        backend,
-        incidents,
-        hosts,
-        cloud,
-        directory,
-        history,
-        watch,
-        [_late_settings(app), _other_sessions(app, settings)],
-    )
+    attendance = _Attendance(backend, incidents, hosts, cloud, directory, history, watch, _advice(app, settings))
     monitor = Monitor(backend, notices=notices, attend=attendance)
     if scratch is not None:
         scratch.users.append(monitor.stop)
@@ -469,6 +460,11 @@ def _refusals(app: Flask, health: Health) -> Callable[[str], GrantRefused]:
 def _is_in_development(its: weakref.ref[Flask]) -> bool:
     app = its()
     return app is not None and (app.debug or app.testing)
+
+
+def _advice(app: Flask, settings: Settings) -> list[Callable[[], None]]:
+    """Return what is called once, when requests are served: functions that warn of what does nothing."""
+    return [_late_settings(app), _other_sessions(app, settings)]
 
 
 def _other_sessions(app: Flask, settings: Settings) -> Callable[[], None]:

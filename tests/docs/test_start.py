@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from devservers.processes import LONG, free_port, wait_until
+from devservers.processes import free_port, wait_until
 from devservers.servers import Valkey
 
 from .console import commands
@@ -56,11 +55,10 @@ def test_the_page_goes_on_counting_without_its_server(tmp_path: Path) -> None:
     """A reader who follows the page, command by command, sees what it says."""
     [application] = blocks_of(ENGLISH)
     (tmp_path / "app.py").write_text(application.text)
-    (init_db, _), (serve, _) = commands(blocks_of(ENGLISH, "console")[-1])
-    assert (init_db, serve) == ("flask --app app langpont init-db", "flask --app app run")
+    [(serve, _)] = commands(blocks_of(ENGLISH, "console")[-1])
+    assert serve == "flask --app app run"
     with Valkey(tmp_path / "valkey", appendonly=False) as valkey:
         variables = environment(tmp_path, FLASK_LANGPONT_SESSION_REDIS_URL=valkey.url)
-        subprocess.run(init_db.split(), cwd=tmp_path, env=variables, check=True, capture_output=True, timeout=LONG)
         with running(["-m", *serve.split(), "--port", str(port := free_port())], tmp_path, port, variables):
             seen: list[str] = []
             browser = Browser(port)

@@ -32,7 +32,7 @@ from .iam_token import iam_token
 from .purge import purge
 from .sessions import sessions
 from .watch import watch
-from .words import ALL_FEATURES, PATIENCE, age_of, counted, folded, waiting_as_json, what_waits
+from .words import ALL_FEATURES, PATIENCE, age_of, counted, fitting, folded, waiting_as_json, what_waits
 
 for command in (doctor, drill, iam_token, purge, sessions, watch):
     langpont.add_command(command)
@@ -89,7 +89,7 @@ def status(as_json: bool) -> None:
                 more = f", no near cache: {near[name]}" if near[name] else ", near cache"
             click.echo(f"{name:10} {answer.problem or 'ok'}{more}")
         for line in _cures(state, found):
-            click.echo(line)
+            click.echo(fitting(line))
     if any(answer.problem for answer in found.values()):
         raise SystemExit(1)
 

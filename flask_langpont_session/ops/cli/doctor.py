@@ -13,7 +13,7 @@ from flask.cli import with_appcontext
 
 from ...exceptions import ConfigError
 from ...extension import NotSetUp, state_of
-from .words import COLUMNS
+from .words import COLUMNS, fitting
 
 if TYPE_CHECKING:
     from ..diagnosis.findings import Finding, Outcome
@@ -69,7 +69,7 @@ def doctor(as_json: bool, strict: bool, names: Sequence[str], is_list: bool) -> 
     else:
         for result in results:
             for line in lines_of(result):
-                click.echo(line)
+                click.echo(fitting(line))
         click.echo(summary_of(results))
     if has_failed:
         raise SystemExit(1)

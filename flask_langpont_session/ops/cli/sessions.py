@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ from ...policy.plans import Revoked
 from ...policy.users import authenticated_at
 from ...session.values import SessionInfo
 from ..diagnosis.findings import Unknown
-from .words import PATIENCE, age_of, counted, folded, lasting, waiting_as_json
+from .words import PATIENCE, age_of, counted, fitting, lasting, waiting_as_json
 
 if TYPE_CHECKING:
     from ...policy.devices import DescribedRow
@@ -52,14 +51,12 @@ def list_sessions(user_id: str | None, active_within: int | None, limit: int, af
     except StoreError as error:
         raise click.ClickException(f"the sessions cannot be listed: {error}") from None
     found = [one for one in map(SessionInfo.of, rows) if since is None or one.last_seen_at >= since]
-    is_terminal = sys.stdout.isatty()  # other programs get a line for each
     if found:
         click.echo(f"{'digest':43}  {'since (UTC)':19}  until, if unused", err=True)
     for info in found:
         line = f"{info.digest}  {info.created_at:%Y-%m-%d %H:%M:%S}  {info.idle_expires_at:%Y-%m-%d %H:%M:%S}"
         user = f"  user {info.user_id}" if user_id is None else ""
-        line += f"{user}{f'  {info.label}' if info.label else ''}"
-        click.echo("\n".join(folded(line)) if is_terminal else line)
+        click.echo(fitting(f"{line}{user}{f'  {info.label}' if info.label else ''}"))
     of = f"user {user_id}" if user_id is not None else f"{whole:,} in all"
     click.echo(f"{counted(len(found), 'session')} of {of}", err=True)
 

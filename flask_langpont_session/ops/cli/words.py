@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import textwrap
 import time
 from collections.abc import Iterator, Mapping
@@ -47,6 +48,11 @@ def folded(row: str) -> Iterator[str]:
     for text in textwrap.wrap(cells[-1].strip("`"), room, break_long_words=False, break_on_hyphens=False):
         yield f"| {' | '.join([*cells[:-1], f'`{text}`'])} |"
         cells[:-1] = [" " * len(cell) for cell in cells[:-1]]
+
+
+def fitting(row: str) -> str:
+    """Return a row for standard output: folded on a terminal, whole for another program."""
+    return "\n".join(folded(row)) if sys.stdout.isatty() else row
 
 
 def lasting(seconds: float) -> str:

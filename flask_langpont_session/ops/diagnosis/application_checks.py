@@ -200,7 +200,11 @@ def grace(facts: Facts) -> Look:
             f"Redis and database down users are signed out after {ttl} s",
             f"set {PREFIX}LOCAL_CACHE_TTL to {math.ceil(grace)} or more, or {PREFIX}GRACE to {ttl} or less",
         )
-    return f"{grace:g} s, with Redis and database down"
+    roles = ", ".join(facts.settings.privileged_roles) or "none"
+    return (
+        f"{grace:g} s, with Redis and database down; not for sessions of PRIVILEGED_ROLES ({roles}), which a key of "
+        "the session has to name: a column of the user's table makes none"
+    )
 
 
 def unclaimed_keys(facts: Facts) -> Look:
