@@ -16,6 +16,7 @@ CONSTANTS: Mapping[str, str] = {
     "METRICS_INTERVAL": "flask_langpont_session.ops.exporters.exporting.INTERVAL",
     "METRICS_REGISTRY": "flask_langpont_session.ops.exporters.prometheus.DEFAULT",
     "DATABASE_CONCURRENCY": "flask_langpont_session.build.DATABASE_CALLS",
+    "DATABASE_TIMEOUT": "flask_langpont_session.config.settings._database_timeout",
     "NEAR_CACHE": "flask_langpont_session.config.settings._near",
 }
 """What a configuration calls a constant → its place in the package. They are read when an application is made."""
@@ -28,5 +29,6 @@ def extended(app: Flask) -> LangPontSession:
         for name, place in CONSTANTS.items():
             if PREFIX + name in app.config:
                 value = app.config.pop(PREFIX + name)
-                stack.enter_context(patch(place, (lambda *_: ()) if name == "NEAR_CACHE" else value))
+                made = {"NEAR_CACHE": lambda *_: (), "DATABASE_TIMEOUT": lambda _, value=value: value}.get(name, value)
+                stack.enter_context(patch(place, made))
         return LangPontSession(app)

@@ -39,7 +39,6 @@ log = logging.getLogger(__name__)
 
 PATIENCE: Mapping[str, float] = {
     "redis_timeout": 10.0,
-    "database_timeout": 10.0,
     "request_budget": 20.0,
 }
 """Settings of applications under test: that a machine is busy must not look like an outage."""
@@ -74,7 +73,6 @@ class Settings:
     replica_url: str | None = _setting(None, checks.optional(checks.text))
     redis_timeout: float = _setting(0.2, checks.number(0.001, 60, _SECONDS))
     database_url: str | URL | None = _setting(None, checks.optional(checks.database_place))  # or an engine
-    database_timeout: float = _setting(0.25, checks.number(0.001, 60, _SECONDS))
     memory_bytes: int = _setting(67_108_864, checks.integer(0, 1_099_511_627_776, "bytes"))
     local_cache_ttl: int = _setting(1800, checks.integer(1, 86_400, _SECONDS))
     # "": in the instance folder; None: in memory only
@@ -140,6 +138,7 @@ class Settings:
     privileges: Privileges = field(init=False, repr=False)
     sealed_categories: frozenset[str] = field(init=False, repr=False)  # which are encrypted
     life: Life = field(init=False)
+    database_timeout: float = field(init=False, default=0.25)  # seconds; five sixths of REQUEST_BUDGET
     timeouts: Mapping[str, float] = field(init=False, repr=False)  # role of a store → seconds for one answer of it
 
     @property
@@ -259,6 +258,7 @@ _FORMER: Mapping[str, str] = {
     "carry_on_sign_in": "all categories but auth are carried over; let the view of the sign-in clear what is not to be",
     "database_engine": f"give the engine as {PREFIX}DATABASE_URL",
     "database_concurrency": "four requests of a process ask the database at a time",
+    "database_timeout": f"five sixths of {PREFIX}REQUEST_BUDGET is the longest wait for the database",
     "health_interval": "a worker looks at idle stores every 30 seconds, and at once at one that fails",
     "metrics_interval": "figures are published every minute",
     "metrics_registry": "the figures are in the default registry of prometheus_client",
@@ -336,10 +336,11 @@ def _derive(settings: Settings) -> tuple[Built, list[str]]:
         _in_ms(settings.privileged_idle_timeout),
         _in_ms(settings.privileged_absolute_timeout),
     )
-    redis_timeout = settings.redis_timeout
+    redis_timeout, database_timeout = settings.redis_timeout, _database_timeout(settings)
     derived: dict[str, Any] = {
         "table": built.table,
-        "timeouts": {PRIMARY: redis_timeout, REPLICA: redis_timeout, DATABASE: settings.database_timeout},
+        "timeouts": {PRIMARY: redis_timeout, REPLICA: redis_timeout, DATABASE: database_timeout},
+        "database_timeout": database_timeout,
         "behaviour_table": behaviours,
         "user_key_patterns": KeyPatterns(settings.user_keys),
         "privilege_key_patterns": patterns,
@@ -388,6 +389,12 @@ def _with_data(settings: Settings) -> dict[str, Any]:
 
 def _in_ms(seconds: int | None) -> int | None:
     return None if seconds is None else seconds * 1000
+
+
+def _database_timeout(settings: Settings) -> float:
+    """Return the seconds that a request waits for the database: five sixths of REQUEST_BUDGET, so that time is left
+    for Redis."""
+    return settings.request_budget * 5 / 6
 
 
 def _near(settings: Settings, table: CategoryTable) -> Iterable[str]:

@@ -179,7 +179,7 @@ FORKING = """
     app = Flask("app", instance_path=folder)
     app.testing, app.secret_key = True, "test key of the test suite, 32+ bytes"
     app.config["LANGPONT_SESSION_REDIS_URL"] = url
-    for name in ("REDIS_TIMEOUT", "DATABASE_TIMEOUT", "REQUEST_BUDGET"):
+    for name in ("REDIS_TIMEOUT", "REQUEST_BUDGET"):
         app.config[f"LANGPONT_SESSION_{name}"] = 20
     LangPontSession(app)
     state = state_of(app)

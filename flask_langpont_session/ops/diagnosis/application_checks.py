@@ -175,12 +175,14 @@ def time_outs(facts: Facts) -> Look:
     if left < LEAST_LEFT:
         yield warning(
             f"after one time-out of Redis {left * 1000:.0f} ms of REQUEST_BUDGET are left to ask the database",
-            f"set {PREFIX}REQUEST_BUDGET to {redis + database:g}, or {PREFIX}REDIS_TIMEOUT lower",
+            f"set {PREFIX}REQUEST_BUDGET to {redis + 2 * LEAST_LEFT:g}, or {PREFIX}REDIS_TIMEOUT lower",
         )
     for name, store in facts.answering.items():
-        setting, most = ("DATABASE", database) if name == DATABASE else ("REDIS", redis)
-        of = f"of {most * 1000:.0f} ms of {setting}_TIMEOUT"
-        cure = f"have it nearer to this host, or raise {PREFIX}{setting}_TIMEOUT and {PREFIX}REQUEST_BUDGET"
+        most, setting, raised = redis, "REDIS_TIMEOUT", f"{PREFIX}REDIS_TIMEOUT and {PREFIX}REQUEST_BUDGET"
+        if name == DATABASE:
+            most, setting, raised = database, "REQUEST_BUDGET", f"{PREFIX}REQUEST_BUDGET"
+        of = f"of {most * 1000:.0f} ms of {setting}"
+        cure = f"have it nearer to this host, or raise {raised}"
         took = f"its quickest answer took {store.took * 1000:.0f} ms, {of}"
         if name != DATABASE and store.took > settings.slow:
             yield failure(f"{took}: more than half of it counts as slow", cure)._replace(subject=name)

@@ -65,7 +65,6 @@ DEFAULTS: dict[str, Any] = {
     "REDIS_URL": "redis://localhost:6379/0",
     "REPLICA_URL": None,
     "REDIS_TIMEOUT": 0.2,
-    "DATABASE_TIMEOUT": 0.25,
     "MEMORY_BYTES": 67_108_864,
     "LOCAL_CACHE_TTL": 1800,
     "JOURNAL_MAX_BYTES": 268_435_456,
@@ -144,7 +143,6 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "REPLICA_URL": (7, "", "redis://h "),
     "REDIS_TIMEOUT": (0, -1, "0.2", True, None, float("nan"), float("inf")),
     "DATABASE_URL": (7, "", object(), "sqlite:///x\n"),
-    "DATABASE_TIMEOUT": (0, -1, "1"),
     "MEMORY_BYTES": (-1, 10**13, 1.5, "1000"),
     "LOCAL_CACHE_TTL": (0, -1, 86_401, 0.5),
     "JOURNAL": (7, b"journal"),
@@ -289,8 +287,8 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"PRIVILEGED_ABSOLUTE_TIMEOUT": 900, "PRIVILEGED_ROLES": []}, "PRIVILEGED_ABSOLUTE_TIMEOUT"),
     ({"GRACE": 59}, "GRACE"),
     ({"REDIS_TIMEOUT": 0.31}, "REDIS_TIMEOUT"),
-    ({"DATABASE_TIMEOUT": 0.31}, "DATABASE_TIMEOUT"),
-    ({"REQUEST_BUDGET": 0.24}, "DATABASE_TIMEOUT"),
+    ({"REQUEST_BUDGET": 0.19}, "REDIS_TIMEOUT"),
+    ({"DATABASE_TIMEOUT": 1}, "DATABASE_TIMEOUT: … five sixths of LANGPONT_SESSION_REQUEST_BUDGET"),
     ({"REDIS_CLIENT": redis.Redis()}, "REDIS_CLIENT: … any more: give the client as LANGPONT_SESSION_REDIS_URL"),
     ({"CARRY_ON_SIGN_OUT": ["auth"]}, "CARRY_ON_SIGN_OUT"),
     ({"CARRY_ON_SIGN_OUT": ["nothing"]}, "CARRY_ON_SIGN_OUT"),
@@ -546,7 +544,7 @@ ACCEPTED: list[dict[str, Any]] = [
     {"IDLE_TIMEOUT": 240},
     {"PRIVILEGED_IDLE_TIMEOUT": 240},
     {"PRIVILEGED_IDLE_TIMEOUT": 7200},
-    {"REQUEST_BUDGET": 5, "REDIS_TIMEOUT": 5, "DATABASE_TIMEOUT": 5},
+    {"REQUEST_BUDGET": 5, "REDIS_TIMEOUT": 5},
     {"CARRY_ON_SIGN_OUT": ()},
     {"HEALTH_URL_PREFIX": None, "JOURNAL": None},
     {"SESSION_TYPE": "redis", "PERMANENT_SESSION_LIFETIME": 60, "GRACE": 300},  # keys of others are theirs
@@ -612,7 +610,7 @@ def test_all_mistakes_come_in_one_error(load: Load, tmp_path: Path) -> None:
         MEMORY_BYTES=-1,
         KEY_PREFIX="{}",
         GRACE=10,
-        DATABASE_TIMEOUT=2,
+        REDIS_TIMEOUT=2,
         DATABASE_URL="nosuch://h/db",
         JOURNAL=str(tmp_path / "file" / "journal"),
         DEFAULTS={"lang": object()},
@@ -621,8 +619,8 @@ def test_all_mistakes_come_in_one_error(load: Load, tmp_path: Path) -> None:
     )
     named = sorted(problem.removeprefix(PREFIX).split(":")[0] for problem in problems)
     assert named == [
-        "DATABASE_TIMEOUT", "DATABASE_URL", "DEFAULTS['lang']", "GRACE", "JOURNAL", "KEY_PREFIX", "MEMORY_BYTES",
-        "REDIS_URI", "REDIS_URL", "SECRET_KEY", "SESSION_COOKIE_NAME",
+        "DATABASE_URL", "DEFAULTS['lang']", "GRACE", "JOURNAL", "KEY_PREFIX", "MEMORY_BYTES",
+        "REDIS_TIMEOUT", "REDIS_URI", "REDIS_URL", "SECRET_KEY", "SESSION_COOKIE_NAME",
     ]  # fmt: skip
 
 

@@ -111,7 +111,7 @@ BAD: list[tuple[str, Outcome, Facts, str]] = [
     ("time-outs", FAILURE, with_primary(took=0.15), "more than half of it counts as slow"),
     ("time-outs", WARNING, with_primary(took=0.06), "of 200 ms of REDIS_TIMEOUT"),
     ("time-outs", WARNING, with_primary(connecting=0.1), "connecting took 100 ms, of 200 ms of REDIS_TIMEOUT"),
-    ("time-outs", WARNING, with_database(took=0.1), "of 250 ms of DATABASE_TIMEOUT"),
+    ("time-outs", WARNING, with_database(took=0.1), "of 250 ms of REQUEST_BUDGET"),
     ("clocks", WARNING, with_primary(clock=Clock(3, 0.01)), "primary is 3.0 s ahead of that of database"),
     ("clocks", FAILURE, with_primary(clock=Clock(-3600, 0.01)), "replica is 3600.0 s ahead of that of primary"),
     ("clocks", SKIPPED, replace(GOOD, servers={}, database=REFUSED), "no store answers"),
