@@ -1,5 +1,5 @@
-"""The rules for keys of auth: which change is a sign-in, a sign-out, a grant or plain data, and which data a session
-takes along to another id."""
+"""The rules for keys of auth: the meaning of a change (sign-in, sign-out, grant or plain data), and the data that a
+session takes along to another id."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .work import Work, present
 log = logging.getLogger(__name__)
 
 LONGEST_USER_ID = 255
-"""Characters; the width of the column that sessions are found by."""
+"""Characters; the width of the column by which a user's sessions are found."""
 
 
 def _checked_user(key: str, value: Any) -> str | None:
@@ -59,14 +59,14 @@ class AuthKeys:
         self._work = work
 
     def is_to_be_stored(self, key: str, value: Any, encoded: bytes) -> bool:
-        """Return whether a value that is set to an auth key is to be stored; begin the sign-in, sign-out or grant that
-        it means."""
+        """Begin the sign-in, sign-out or grant that the setting of an auth key means, and return whether the value is
+        to be stored."""
         settings = self._work.repository.settings
         is_right = key in settings.privilege_key_patterns
         if key in settings.user_key_patterns:
             said = decode(encoded)
             if means_no_user(said):
-                if self._work.has(key):  # a session that cannot be verified shows no user: that is no reason to end it
+                if self._work.has(key):  # a session that cannot be verified shows no user, and must not end for that
                     self.delete(key)
                 return False
             user = _checked_user(key, said)
@@ -81,12 +81,12 @@ class AuthKeys:
             if is_right and value:
                 self._require_arbiter(key)
                 self._begin_sign_in()
-            # A visitor has no rights; saying so is worth no record. It is visible in this request.
+            # A visitor has no rights, so "no rights" needs no record. The value is visible in this request.
             return not is_right or bool(value)
         is_known = self._work.minted is None and self._work.target is self._work.origin
         is_stored = is_known and self._work.stored(AUTH).get(key) == encoded
         if is_stored and key not in self._work.now:
-            return False  # said again is not changed: no transaction, and no refusal in an outage
+            return False  # an equal value is no change: no transaction, and no refusal in an outage
         if is_right:
             if not value and self._shows_no_rights():
                 return False
@@ -103,9 +103,8 @@ class AuthKeys:
         return begins_to_live_shorter(self._work.life, self._work.stored(AUTH), {key: encoded})
 
     def _tells_more_of_user(self, key: str, value: Any, user: str | None) -> bool:
-        """Return whether a value that is assigned to a user key is news of the same user, and no sign-in: the dict that
-        this session gave out, changed; or, where the key is a right as well, a value that names no user (a refreshed
-        token)."""
+        """Return whether a value assigned to a user key is about the same user, and no sign-in: this session's own
+        dict, changed; or, for a key that is a right as well, a value without a user (a refreshed token)."""
         if self._work.kind != SIGNED_IN or not self._work.has(key):
             return False
         if value is self._work.now.values[key] and isinstance(value, (dict, list)):
@@ -113,8 +112,9 @@ class AuthKeys:
         return user is None and key in self._work.repository.settings.privilege_key_patterns
 
     def _shows_no_rights(self) -> bool:
-        """Return whether this request can only show a visitor: assigning "no rights" then withdraws none. Flask-Login
-        does so for every visitor with data, on each page and inside error pages; to refuse it would fail all of them.
+        """Return whether this request can only show a visitor, so that assigning "no rights" withdraws none.
+        Flask-Login assigns so for every visitor with data, on each page and inside error pages; a refusal would fail
+        all pages.
         """
         is_lost_sign_in = self._work.target is not self._work.origin and not self._work.scope.can(DATABASE, WRITE)
         return self._work.is_in_doubt or is_lost_sign_in
@@ -122,11 +122,11 @@ class AuthKeys:
     def _begin_sign_in(self, user_key: str = "", user: str | None = None) -> None:
         """Give the request a new session id, and take along what may be carried over.
 
-        From a session of another user, or one that cannot be verified, only what outlives a sign-out is taken along.
-        From a session without a user, the tokens of OAuth libraries as well: they name the user.
+        From a session of another user, or from an unverifiable session, only data that outlives a sign-out is taken
+        along. From a session without a user, also the tokens of OAuth libraries, which name the user.
 
-        :param user_key: the key that is set; empty: it is a right.
-        :param user: the user whom it names; None: none, which is never the one before.
+        :param user_key: the user key that is set; empty: a right is set.
+        :param user: the user named by the value; None: no name, which never equals the user before.
         """
         self._work.grants = True
         self._work.named = user
@@ -142,7 +142,7 @@ class AuthKeys:
             if not users and self._has_rights():
                 features = (DURABLE_FEATURE, OAUTH_FEATURE)
             if is_anothers:
-                # That the other one is to be remembered says nothing of this one.
+                # A permanent session before does not make this session permanent.
                 self._work.chosen_permanent = bool(self._work.chosen_permanent)
             of_user, besides = dict[str, bytes](), carry(self._work, (), features)
             if self._work.kind != SIGNED_IN:
@@ -158,20 +158,20 @@ class AuthKeys:
             self._give_back()
 
     def _users(self) -> Mapping[str, str | None]:
-        """Return the user keys that are set, with the users whom they name."""
+        """Return the user keys that are set, each with the user named by its value."""
         work, now = self._work, self._work.now
         keys = {*work.stored(AUTH), *now.values, *now.assigned, *(work.load().former or ())}
         keys.intersection_update(work.repository.settings.user_keys)
         return {key: user_of(self._before_changes(key)) for key in keys if work.has(key)}
 
     def _has_rights(self) -> bool:
-        """Return whether the database says at this moment that this session is signed in."""
+        """Return whether the database says now that this session is signed in."""
         work = self._work
         is_signed_in = work.kind == SIGNED_IN and work.target is work.origin and not work.unverified
         return is_signed_in and fresh_row(self._work) is not None
 
     def _give_back(self) -> None:
-        """Drop what was taken from the session: a later user key says that the session was another user's after all."""
+        """Drop the data taken along: a later user key says that the session was another user's after all."""
         _, taken = self._work.taken_from
         stays = self._work.repository.settings.carry_on_sign_out
         for key, encoded in taken.items():
@@ -192,7 +192,7 @@ class AuthKeys:
                 self._work.now.delete(key, stored=False)
 
     def _require_arbiter(self, key: str = "") -> None:
-        """Refuse what only the database decides about, if it takes no writes.
+        """Refuse a change that only the database decides about, while the database takes no writes.
 
         :param key: the session key that is set.
         """
@@ -205,9 +205,9 @@ class AuthKeys:
             raise OutsideRequest("sign a user in or out, change rights, or get another id")
 
     def _grant(self) -> None:
-        """Note that the save changes users or rights of a session that is known to be signed in.
+        """Note that the save changes users or rights of a signed-in session.
 
-        :raises GrantRefused: the database cannot decide about it.
+        :raises GrantRefused: the database cannot decide about the change.
         """
         self._require_arbiter()
         if self._work.unverified:
@@ -215,9 +215,9 @@ class AuthKeys:
         self._work.grants = True
 
     def delete(self, key: str) -> None:
-        """Remove a key, of whatever category. A key of auth may mean a sign-out.
+        """Remove a key of any category. Removing a key of auth may be a sign-out.
 
-        :raises KeyError: there is none.
+        :raises KeyError: no such key.
         """
         work = self._work
         is_of_user = work.feature_of(key).category == AUTH and work.is_kept(key) and work.kind == SIGNED_IN
@@ -227,7 +227,7 @@ class AuthKeys:
             work.delete(key)
 
     def _is_sign_out(self, key: str) -> bool:
-        """Do what the removal of an auth key means: a sign-out, a grant, or nothing. Return whether the session
+        """Begin the sign-out or grant that the removal of an auth key means, if any, and return whether the session
         ended."""
         settings = self._work.repository.settings
         if key in settings.user_key_patterns:
@@ -235,7 +235,7 @@ class AuthKeys:
             return True
         if key in settings.privilege_key_patterns:
             if not self._has_identity_beside(key):
-                self.sign_out()  # it was all that made this more than a visitor's session
+                self.sign_out()  # without this right, it is a visitor's session
                 return True
             self._grant()
         return False
@@ -251,10 +251,10 @@ class AuthKeys:
         return self._work.repository.settings.is_identity(key)
 
     def decide_about_rights(self, change: CategoryChange) -> None:
-        """Treat a right, or data about a user, that was changed inside its value as a grant, like an assigned one; a
-        visitor has none. Such a change never names another user: that takes a new id.
+        """Treat a change inside the value of a right, or of data about a user, as a grant, like an assignment; a
+        visitor has no rights. Such a change never names another user, which takes a new id.
 
-        :raises GrantRefused: the database does not decide about it.
+        :raises GrantRefused: the database does not decide about the change.
         """
         assigned, kind = self._work.now.assigned, self._work.kind
         asks_by_itself = self._work.signs_in and self._work.grants  # the save, as it makes a row
@@ -284,7 +284,7 @@ class AuthKeys:
                 self._grant()
 
     def _before_changes(self, key: str) -> Any:
-        """Return the value of an auth key without the changes made inside of it since it was assigned or read."""
+        """Return the value of an auth key as assigned or read, without later changes inside of it."""
         now = self._work.now
         encoded = now.assigned.get(key) or now.saved.get(key) or self._work.stored(AUTH).get(key)
         return decode(encoded) if encoded else None
@@ -295,17 +295,17 @@ class AuthKeys:
         return before is None or user_of(before) != user_of(said)
 
     def sign_out(self) -> None:
-        """End the session; what ``CARRY_ON_SIGN_OUT`` names lives on in a new anonymous one."""
+        """End the session; the categories of ``CARRY_ON_SIGN_OUT`` live on in a new anonymous session."""
         forget_user(self._work)
         self.end(self._work.repository.settings.carry_on_sign_out)
 
     def end(self, keeps: Collection[str]) -> None:
         """End the session.
 
-        :param keeps: categories whose data goes on in a new anonymous one.
+        :param keeps: categories whose data goes on in a new anonymous session.
         """
         self._require_browser()
-        # That this one was to be remembered says nothing of the next one. What is carried is minted without it.
+        # A permanent session does not make the next session permanent: the new id is minted without the flag.
         self._work.chosen_permanent = False
         is_something_kept = bool(carry(self._work, keeps)) or hides_some(self._work, keeps)
         work, origin = self._work, self._work.origin
@@ -325,10 +325,10 @@ class AuthKeys:
     def regenerate(self) -> None:
         """Give the session a new id with the same data; the old id is dead afterwards.
 
-        :raises GrantRefused: the session is signed in and the database does not answer.
+        :raises GrantRefused: the session is signed in, and the database does not answer.
         """
         if self._work.target is None or (self._work.target is self._work.origin and self._work.load().shadow):
-            return  # there is no id that could be replaced; a dead one stays where it is
+            return  # no id to replace; a dead id stays
         self._require_browser()
         kind = self._work.kind
         if kind == SIGNED_IN:
@@ -347,7 +347,7 @@ class AuthKeys:
         work = self._work
         if work.kind != SIGNED_IN:
             raise Unauthorized
-        if not work.signs_in or work.renamed_row is not None:  # a sign-in of this very request is the proof
+        if not work.signs_in or work.renamed_row is not None:  # a sign-in by this request is the proof
             self.regenerate()
             work.confirms = True
         if work.has(FLASK_LOGINS_FRESH) and work.value(FLASK_LOGINS_FRESH) is False:
@@ -373,25 +373,24 @@ def carry(work: Work, categories: Collection[str], features: Collection[str] = (
 
 
 def hides_some(work: Work, categories: Collection[str]) -> bool:
-    """Return whether some categories have data, or may have, that this request is not shown because of an outage."""
+    """Return whether some categories have, or may have, data that this request is not shown because of an outage."""
     loaded = work.load()
     found = map(loaded.of, categories)
     return any(each.gap and (each.gap.whole or each.copy.fields) for each in found)
 
 
 def restart(work: Work, kind: str | None, categories: Collection[str], also: Carried = NO_FIELDS) -> None:
-    """Begin anew under another id (of `kind`), or under none, with the present data of some categories. A category that
-    this request may not know completely is taken to the other id by the journal, and the request's own changes follow
-    it.
+    """Begin anew under another id (of `kind`), or under none, with the present data of some categories. The journal
+    takes a category that this request may not know completely to the other id; the request's own changes follow.
 
-    :param also: other data that is to be stored there.
+    :param also: other data to be stored under the new id.
     """
     incomplete = _incomplete(work, categories) if kind else ()
     carried = carry(work, [name for name in categories if name not in incomplete])
     for name in incomplete:
-        work.stored(name)  # what is loaded on demand cannot be later on
+        work.stored(name)  # data on demand cannot be loaded later on
     before = work.loaded
-    # Of a session that is dead its anonymous shadow is gone on with.
+    # A dead session goes on with its anonymous shadow.
     is_in_shadow = work.target is work.origin and before is not None and before.shadow
     verdict = Verdict.DEAD if kind is None and is_in_shadow else Verdict.ANONYMOUS
     work.now.restart({**carried, **also}, incomplete)
@@ -406,9 +405,9 @@ def restart(work: Work, kind: str | None, categories: Collection[str], also: Car
 
 
 def _incomplete(work: Work, categories: Collection[str]) -> tuple[str, ...]:
-    """Return those of the categories to take along that this request may not know completely: in an outage some of
+    """Return the categories, of those to take along, that this request may not know completely: in an outage some of
     their data is not shown, or would not be kept."""
-    if work.minted is not None:  # nothing is stored under that id yet
+    if work.minted is not None:  # nothing is stored under the new id yet
         return tuple(name for name in work.carries if name in categories)
     loaded = work.load() if categories else None
     if loaded is None or work.origin is None or loaded.shadow or (work.scope.level == 0 and not loaded.has_gaps):
