@@ -98,8 +98,8 @@ class Alerts:
                 log.error(
                     "SNS does not accept alerts: %s. Check LANGPONT_SESSION_ALERT_TOPICS and the network. "
                     "Alert %s (%s): %s is the first that waits.",
-                    *(error.problem, *data.values()),
-                    extra=fields("alerts_refused", **data, cause=error.problem),
+                    *(error, *data.values()),
+                    extra=fields("alerts_refused", **data, cause=str(error)),
                 )
             self.incidents.note(notice, was_sent=False)
             return False

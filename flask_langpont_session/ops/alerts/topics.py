@@ -10,14 +10,7 @@ from .table import Severity
 
 
 class NotSent(Exception):
-    """A message did not reach SNS, as far as can be told.
-
-    :param problem: why, in words for an operator; without secrets.
-    """
-
-    def __init__(self, problem: str) -> None:
-        self.problem = problem
-        super().__init__(problem)
+    """A message did not reach SNS, as far as can be told. The text says why, for an operator; without secrets."""
 
 
 class Topics:

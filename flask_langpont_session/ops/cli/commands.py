@@ -190,7 +190,7 @@ def alert_test(severity: str | None) -> None:
                 alerts.send_test(each)
                 outcome = f"{short_name(alerts.topics.of(each))}: sent"
             except NotSent as error:
-                outcome, failed = f"{short_name(alerts.topics.of(each))}: {error.problem}", True
+                outcome, failed = f"{short_name(alerts.topics.of(each))}: {error}", True
         click.echo(f"{each:10} {outcome}")
     if failed:
         raise SystemExit(1)

@@ -105,23 +105,15 @@ class Faults:
 
     # -- asked by connections ------------------------------------------------------------------------------------------
 
-    def on_connecting(self, left: Callable[[], float]) -> None:
-        """Fail or hang, by the present fault, before a connection to the primary is made.
+    def meet(self, left: Callable[[], float], refusal: Exception) -> None:
+        """Fail or hang, by the present fault, before a connection to the primary is made or a command is sent over it.
+        A hang is as of a stopped server, which answers commands in time once it goes on.
 
-        :param left: returns the seconds left for the connection.
+        :param left: returns the seconds left for it.
+        :param refusal: is raised where the primary is down.
         """
         if self.present is Fault.PRIMARY_DOWN:
-            raise ConnectionRefusedError("this is a drill: connections are refused")
-        self._hang(left)
-
-    def on_asking(self, left: Callable[[], float]) -> None:
-        """Fail or hang, by the present fault, before a command is sent over a connection to the primary."""
-        if self.present is Fault.PRIMARY_DOWN:
-            raise driver.ConnectionError("this is a drill: the connection is closed")
-        self._hang(left)
-
-    def _hang(self, left: Callable[[], float]) -> None:
-        """Wait as for a stopped server, which answers commands in time once it goes on."""
+            raise refusal
         if self.present is Fault.HANG and not self._over.wait(max(0.0, left())):
             raise driver.TimeoutError("this is a drill: there is no answer")
 
@@ -133,7 +125,7 @@ class _Faulty:
     deadline: Any
 
     def _connect(self) -> Any:
-        self.faults.on_connecting(self.deadline.left)
+        self.faults.meet(self.deadline.left, ConnectionRefusedError("this is a drill: connections are refused"))
         return super()._connect()  # type: ignore[misc]
 
     def connect(self) -> None:
@@ -141,7 +133,7 @@ class _Faulty:
         vars(self).pop("exchange", None)  # the socket's own, in place of the method below
 
     def exchange(self, data: bytes, count: int) -> list[Any]:
-        self.faults.on_asking(self.deadline.left)
+        self.faults.meet(self.deadline.left, driver.ConnectionError("this is a drill: the connection is closed"))
         return super().exchange(data, count)  # type: ignore[misc, no-any-return]
 
     def is_quiet(self) -> bool:

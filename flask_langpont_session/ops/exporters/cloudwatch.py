@@ -48,9 +48,11 @@ _WAIT = 0.8
 Datum = dict[str, Any]
 
 
-def data(found: Figures, *, environment: str, service: str) -> list[Datum]:
-    """Return figures in the form that CloudWatch takes."""
-    whole = {"Environment": environment, "Service": service}
+def data(found: Figures, whole: Mapping[str, str]) -> list[Datum]:
+    """Return figures in the form that CloudWatch takes.
+
+    :param whole: the dimensions of all of them.
+    """
     return [datum for figure, counts in found.items() for datum in _data(figure, counts, whole)]
 
 
@@ -98,7 +100,7 @@ class CloudWatch(Sink):
     _client: Any = None
 
     def _send(self, found: Figures) -> None:
-        everything = data(found, **self._dimensions)
+        everything = data(found, self._dimensions)
         left = len(everything)
         try:
             for request in requests(everything):

@@ -31,16 +31,17 @@ IN_LAMBDA = "AWS_LAMBDA_FUNCTION_NAME" in os.environ
 """True in AWS Lambda, where the process is frozen between requests: other threads do not run meanwhile."""
 
 
-def documents(found: Figures, *, environment: str, service: str, at_ms: int) -> Iterator[Document]:
+def documents(found: Figures, whole: Mapping[str, str], at_ms: int) -> Iterator[Document]:
     """Yield figures as documents.
 
+    :param whole: the dimensions of all of them.
     :param at_ms: milliseconds since 1970.
     """
     groups: dict[tuple[str, str], dict[str, Counts]] = {}
     for figure, counts in found.items():
         groups.setdefault((figure.by, figure.of), {})[figure.metric] = counts
     for (by, of), metrics in groups.items():
-        dimensions = {"Environment": environment, "Service": service} | ({by: of} if by else {})
+        dimensions = {**whole, **({by: of} if by else {})}
         for targets in _targets(metrics):
             yield _document(targets, dimensions, at_ms)
 
@@ -84,7 +85,7 @@ class Emf(Sink):
     place = "the standard output"
 
     def _send(self, found: Figures) -> None:
-        made = documents(found, **self._dimensions, at_ms=int(time.time() * 1000))
+        made = documents(found, self._dimensions, int(time.time() * 1000))
         text = "".join(f"{json.dumps(one)}\n" for one in made)
         try:
             sys.stdout.write(text)  # all at once: what other threads print stands before or behind it

@@ -43,7 +43,7 @@ class Sink(ABC):
     place: str
 
     def __init__(self, recorder: Recorder, *, environment: str, service: str) -> None:
-        self._dimensions = {"environment": environment, "service": service}
+        self._dimensions = {"Environment": environment, "Service": service}
         self._recorder = recorder
         self._dropped = 0
         self._failing = Failing()

@@ -70,7 +70,7 @@ def found(
 ) -> list[Datum]:
     standing = Standing(usable=usable or {}, in_use={"primary": in_use, "replica": 0}, active=active)
     own = figures(Reader(recorder, lambda: level, lambda: standing).take())
-    return data({**own, **number(catalogue.METRICS_DROPPED, dropped)}, environment="test", service="shop")
+    return data({**own, **number(catalogue.METRICS_DROPPED, dropped)}, WHOLE)
 
 
 def dimensions(datum: Datum) -> dict[str, str]:
@@ -381,7 +381,9 @@ def test_whatever_was_recorded_makes_requests_that_are_accepted(
     """Any words, any counts and any names that the configuration allows are accepted; and the dimensions are those
     of the contract."""
     own = {**figures(interval), **number(catalogue.METRICS_DROPPED, dropped)}
-    everything = data(own if workers == 1 else together([own] * workers), environment=environment, service=service)
+    everything = data(
+        own if workers == 1 else together([own] * workers), {"Environment": environment, "Service": service}
+    )
     sent = list(requests(everything))
     assert [datum for request in sent for datum in request] == everything
     for request in sent:

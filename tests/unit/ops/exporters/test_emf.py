@@ -24,7 +24,7 @@ AT_MS = 1_790_000_000_123
 
 
 def made(found: Figures) -> list[Document]:
-    return list(documents(found, environment="test", service="shop", at_ms=AT_MS))
+    return list(documents(found, {"Environment": "test", "Service": "shop"}, AT_MS))
 
 
 def wrong_in(document: Document) -> list[str]:
