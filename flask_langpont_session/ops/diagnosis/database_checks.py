@@ -81,7 +81,9 @@ def indexes(database: Database, facts: Facts) -> Look:
         if not _serves(tuple(column.name for column in index.columns), database.indexes.get(name, frozenset()))
     ]
     if wanted:
-        cure = "; ".join(str(CreateIndex(index)).strip() for index in wanted)
+        # Without it PostgreSQL lets no user sign in until the index is made.
+        how = "INDEX CONCURRENTLY" if database.backend == "postgresql" else "INDEX"
+        cure = "; ".join(str(CreateIndex(index)).strip().replace("INDEX", how, 1) for index in wanted)
         yield warning(f"missing: {', '.join(str(index.name) for index in wanted)}", cure)
     _want_all_tables(database)
     return "all there"

@@ -329,10 +329,11 @@ def test_a_missing_right_comes_with_the_command_that_gives_it() -> None:
     assert [finding.cure for finding in found if finding.cure] == ["ACL SETUSER app +zadd +hset"]
 
 
-def test_an_index_comes_with_its_statement() -> None:
-    """The statement can be pasted."""
-    [found] = findings("indexes", with_database(indexes={}))
-    assert "CREATE INDEX ix_langpont_sessions_user_id ON langpont_sessions (user_id, digest)" in found.cure
+@pytest.mark.parametrize(("backend", "how"), [("postgresql", "INDEX CONCURRENTLY"), ("mysql", "INDEX")])
+def test_an_index_comes_with_its_statement(backend: str, how: str) -> None:
+    """The statement can be pasted, while users sign in: PostgreSQL would lock the table against all writes."""
+    [found] = findings("indexes", with_database(indexes={}, backend=backend))
+    assert f"CREATE {how} ix_langpont_sessions_user_id ON langpont_sessions (user_id, digest)" in found.cure
 
 
 @pytest.mark.parametrize("key", [KEY, KEY.encode(), "iJ1k-Fn0_zq8vXW3sYt5uRb7cLm2pQd9eHg4aKo6T_w", bytes(range(32))])
