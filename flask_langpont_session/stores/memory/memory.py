@@ -36,7 +36,7 @@ from ...policy.rows import AuthRow
 from ...support.caches import Recent
 from ...support.forks import renew_in_children
 from .ended import Ended
-from .packed import Packed, parts_of, record_of
+from .packed import Packed, columns_of, parts_of, record_of, row_of
 
 if TYPE_CHECKING:
     from ..redis.lane import Copy
@@ -81,6 +81,16 @@ class LocalAuth:
     confirmed_at: float
     change: int | None = None
 
+    def packed(self) -> bytes:
+        """Return the same in little room."""
+        return marshal.dumps((columns_of(self.row), dict(self.row.payload), self.confirmed_at, self.change))
+
+    @classmethod
+    def opened(cls, data: bytes) -> LocalAuth:
+        """Return what was packed."""
+        columns, payload, *said = marshal.loads(data)
+        return cls(row_of(columns, MappingProxyType(payload)), *said)
+
 
 class _Held(NamedTuple):
     """A record of which an outage may show a copy.
@@ -112,7 +122,7 @@ class Entry:
     :ivar missed: category → what it was before the primary did not have it any more.
     :ivar near: what a connection vouches for; `seen`: what requests are shown of it, as the last one has made it.
     :ivar weight: its size, as it was counted last.
-    :ivar auth: what the database said; `auth_at`: when it was put here last, monotonic seconds.
+    :ivar auth: what the database said, perhaps packed; `auth_at`: when it was put here last, monotonic seconds.
     """
 
     __slots__ = ("auth", "auth_at", "held", "missed", "near", "records", "seen", "weight")
@@ -129,7 +139,7 @@ class Entry:
         self.held: Mapping[str, _Held] = _NOTHING
         self.missed: Mapping[str, _Missed] = _NOTHING
         self.put_near(())
-        self.auth: LocalAuth | None = None
+        self.auth: LocalAuth | bytes | None = None
         self.auth_at = _NEVER
 
     def put_near(self, near: tuple[Copy, ...]) -> None:
@@ -143,6 +153,8 @@ class Entry:
         records = self.records
         packed = self.records = _packed(records, self.held)
         self.seen, self.held = None, Packed(packed.data, _held)
+        if isinstance(self.auth, LocalAuth):
+            self.auth = self.auth.packed()
         for copy in self.near:
             if not _is_part(said := copy.records, records):
                 copy.records = _packed(said)
@@ -151,6 +163,8 @@ class Entry:
 
     def unpack(self) -> None:
         """Make the entry ready for a request. With the lock."""
+        if isinstance(self.auth, bytes):
+            self.auth = LocalAuth.opened(self.auth)
         if isinstance(packed := self.records, Packed):
             self.records, self.held = packed.opened(), dict(self.held.items())
             for copy in self.near:
@@ -178,7 +192,9 @@ class Entry:
             for copy in self.near:
                 others = [r for name, r in copy.records.items() if r is not kept.get(name) and r is not NOT_THERE]
                 size += sum(map(_weight, others))
-        if self.auth is not None:
+        if isinstance(self.auth, bytes):
+            size += len(self.auth)
+        elif self.auth is not None:
             size += _AUTH + _bytes_of(self.auth.row.payload)
         for missed in self.missed.values():
             size += _weight(missed.record)
@@ -364,7 +380,9 @@ class Memory:
     def auth(self, digest: str) -> LocalAuth | None:
         """Return what the database last said of this session; None: nothing known here, or dead."""
         entry = self.entry(digest)
-        return entry.auth if entry and self._clock() - entry.auth_at < self._ttl else None
+        if entry is None or self._clock() - entry.auth_at >= self._ttl:
+            return None
+        return LocalAuth.opened(entry.auth) if isinstance(entry.auth, bytes) else entry.auth
 
     def put_auth(
         self, row: AuthRow, confirmed_at: float, confirmed_ms: int | None = None, *, change: int | None = None

@@ -52,11 +52,20 @@ class Packed(Mapping[str, T]):
 _ROW = tuple(column.name for column in fields(AuthRow) if column.name not in ("payload", "was_idle"))
 
 
+def columns_of(row: AuthRow) -> tuple[Any, ...]:
+    """Return the columns of a row, but for its payload."""
+    return tuple(getattr(row, column) for column in _ROW)
+
+
+def row_of(columns: tuple[Any, ...], payload: Fields) -> AuthRow:
+    """Return the row that has these columns, see :func:`columns_of`."""
+    return AuthRow(payload=payload, **dict(zip(_ROW, columns, strict=True)))
+
+
 def parts_of(record: CategoryCopy) -> tuple[Any, ...]:
     """Return the parts of a record, see :func:`record_of`."""
     version, content, *rest, auth = record
-    row = auth and auth.row and tuple(getattr(auth.row, column) for column in _ROW)
-    return auth and (row, *auth[1:]), version, dict(content), *rest
+    return auth and (auth.row and columns_of(auth.row), *auth[1:]), version, dict(content), *rest
 
 
 def record_of(auth: tuple[Any, ...] | None, version: int, content: Fields, *rest: Any) -> CategoryCopy:
@@ -64,6 +73,5 @@ def record_of(auth: tuple[Any, ...] | None, version: int, content: Fields, *rest
     entry = None
     if auth is not None:
         columns, *said = auth
-        row = None if columns is None else AuthRow(payload=content, **dict(zip(_ROW, columns, strict=True)))
-        entry = AuthEntry(row, *said)
+        entry = AuthEntry(columns and row_of(columns, content), *said)
     return CategoryCopy._make((version, content, *rest, entry))

@@ -273,10 +273,11 @@ def test_the_real_one_measures_in_forked_children_too() -> None:
         while not lag.is_behind and time.monotonic() < deadline:
             lag.attend(lag.clock())
             time.sleep(0.01)
+        longest = lag.longest  # which is forgotten while the threads end, on a busy machine
         over.set()
         for thread in threads:
             thread.join()
-        return lag.late() > 0 and lag.longest > 0
+        return lag.late() > 0 and longest > 0
 
     def threads() -> int:
         return [thread.name for thread in threading.enumerate()].count("langpont-session-lag")
