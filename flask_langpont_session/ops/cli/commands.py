@@ -23,9 +23,12 @@ from ...stores.host.journal import Summary, Waiting
 from ...stores.host.summary import together
 from ...stores.sql.database import Database
 from ...stores.sql.dialects import place_of
+from ..diagnosis.facts import MAKE_ROOM
 from ..diagnosis.findings import Unknown
-from ..diagnosis.read_host import features_of_workers
+from ..diagnosis.read_host import features_of_workers, file_at
+from ..diagnosis.read_redis import why_no_near_cache
 from ..diagnosis.stores_now import StoreAnswer
+from ..diagnosis.watching import Watcher
 from .doctor import doctor
 from .drill import drill
 from .iam_token import iam_token
@@ -60,11 +63,6 @@ def init_db() -> None:
 def status(as_json: bool) -> None:
     """Ask every store now, over new connections, and say what was found, and what waits in the journal of this host.
     Exit code 1 if one cannot do its work."""
-    from ..diagnosis.facts import MAKE_ROOM
-    from ..diagnosis.read_host import file_at
-    from ..diagnosis.read_redis import why_no_near_cache  # not paid for by workers
-    from ..diagnosis.watching import Watcher
-
     state = state_of()
     with state.monitor.paused():  # where this process has one: the database is probed by one at a time
         look = Watcher(state.backend, patience=PATIENCE).look()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from flask import current_app
@@ -13,11 +13,10 @@ from flask.cli import with_appcontext
 
 from ...exceptions import ConfigError
 from ...extension import NotSetUp, state_of
+from ..diagnosis.doctor import read
+from ..diagnosis.findings import Finding, Outcome
+from ..diagnosis.table import CHECKS, Check, Result, run
 from .words import COLUMNS, fitting
-
-if TYPE_CHECKING:
-    from ..diagnosis.findings import Finding, Outcome
-    from ..diagnosis.table import Check, Result
 
 SCHEMA = 1
 """The version of what --json prints: it grows when a name changes or goes, not when one is added."""
@@ -49,9 +48,6 @@ class _Doctor(click.Command):
 def doctor(as_json: bool, strict: bool, names: Sequence[str], is_list: bool) -> None:
     """Look at the configuration, every store and this host, and say what is wrong, why it matters and what helps.
     Leaves all as it was. Exit code 0 if no check failed, 1 if one did, 2 if none could be made."""
-    from ..diagnosis.doctor import read  # not paid for by workers
-    from ..diagnosis.table import CHECKS, run
-
     checks = _chosen(CHECKS, names)
     if is_list:
         for check in checks:

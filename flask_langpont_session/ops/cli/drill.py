@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 from flask import Flask, current_app
@@ -21,13 +20,10 @@ from ...extension import arrange, state_of
 from ...policy.errors import StoreError
 from ...policy.levels import LEVELS
 from ..diagnosis.read_host import features_of_workers
+from ..drill.faults import IN_WORDS, Fault, Faults, Undrillable
+from ..drill.run import Amounts, Drill, NotReady, NotWell, Outcome, Parts, Track
 from .signals import interrupting, undisturbed
 from .words import ALL_FEATURES, in_ms
-
-if TYPE_CHECKING:
-    from ..drill.run import Amounts, Drill, Outcome, Track
-
-_FAULTS = ("primary-down", "hang", "database-down")
 
 _NEEDS_YES = (
     "this application is neither in debug nor under test, so its stores may be those of users. A drill makes, changes "
@@ -42,7 +38,7 @@ class NoDrill(click.ClickException):
 
 
 @click.command("drill")
-@click.argument("fault", type=click.Choice([*_FAULTS, "all"]))
+@click.argument("fault", type=click.Choice([*map(str, Fault), "all"]))
 @click.option("--for", "seconds", default=30.0, show_default=True, type=click.FloatRange(0, 3600), help="Seconds.")
 @click.option("--yes", is_flag=True, help="Also where the application is neither in debug nor under test.")
 @ALL_FEATURES
@@ -61,8 +57,8 @@ def drill(fault: str, seconds: float, yes: bool, all_features: bool) -> None:
         raise NoDrill(_NEEDS_YES)
     is_well, used = True, set[str]() if all_features else features_of_workers(state_of().backend.journal.file.path)
     with interrupting(), _copy_of(app) as state, _drill_of(app, state) as made:
-        for name in _FAULTS if fault == "all" else (fault,):
-            is_well = _one(made, name, seconds, used) and is_well
+        for each in Fault if fault == "all" else (Fault(fault),):
+            is_well = _one(made, each, seconds, used) and is_well
     if not is_well:
         raise SystemExit(1)
 
@@ -86,9 +82,6 @@ def _copy_of(app: Flask) -> Iterator[State]:
 
 @contextmanager
 def _drill_of(app: Flask, state: State) -> Iterator[Drill]:
-    from ..drill.faults import Faults, Undrillable  # not paid for by workers
-    from ..drill.run import Drill, NotReady, NotWell, Parts
-
     faults = Faults(state.backend)
     parts = Parts(app, state.backend, state.repository, state.monitor)
     try:
@@ -109,8 +102,6 @@ def _drill_of(app: Flask, state: State) -> Iterator[Drill]:
 
 
 def _clean_up(made: Drill) -> None:
-    from ..drill.run import NotWell
-
     try:
         made.clean_up()
     except (NotWell, StoreError) as error:
@@ -121,10 +112,7 @@ def _clean_up(made: Drill) -> None:
         )
 
 
-def _one(made: Drill, name: str, seconds: float, used: Container[str]) -> bool:
-    from ..drill.faults import IN_WORDS, Fault
-
-    fault = Fault(name)
+def _one(made: Drill, fault: Fault, seconds: float, used: Container[str]) -> bool:
     click.echo(f"{fault}: in this process {IN_WORDS[fault]}, for {seconds:g} s")
     outcome = made.run(fault, seconds, used)
     for line in lines_of(outcome):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from flask import current_app
@@ -14,17 +14,15 @@ from flask.cli import with_appcontext
 from ...build import State
 from ...events import EndedBy
 from ...extension import state_of
+from ...policy.devices import DescribedRow
 from ...policy.errors import StoreError
 from ...policy.ids import is_digest
 from ...policy.plans import Revoked
 from ...policy.users import authenticated_at
 from ...session.values import SessionInfo
 from ..diagnosis.findings import Unknown
+from ..diagnosis.one_session import Ambiguous, InRedis, OneSession, SessionState, find, read_session
 from .words import PATIENCE, age_of, counted, fitting, lasting, waiting_as_json
-
-if TYPE_CHECKING:
-    from ...policy.devices import DescribedRow
-    from ..diagnosis.one_session import InRedis, OneSession
 
 
 @click.group("sessions")
@@ -102,8 +100,6 @@ _LIVING = ("valid", "visitor", "unconfirmed")
 
 def _states_of(state: State, digest: str) -> list[str]:
     """Return the states of the session and of the sessions under whose digests it goes on: they end with it."""
-    from ..diagnosis.one_session import read_session  # not paid for by workers
-
     found, following = list[str](), digest
     while following:
         one = read_session(state.backend, following, ())
@@ -121,8 +117,6 @@ def show_session(digest: str, is_json: bool) -> None:
     """Say what every store knows of the session DIGEST, and what waits for it on this host: its state and times, and
     how much there is of it, but no value. Of a signed-in session the beginning of its digest will do, as logs have it.
     Changes nothing. Exit code 1 if there is no such session, or several begin so."""
-    from ..diagnosis.one_session import Ambiguous, SessionState, find, read_session  # not paid for by workers
-
     state = state_of()
     try:
         whole = find(state.backend, digest)

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from flask.cli import with_appcontext
@@ -18,12 +18,11 @@ from flask.cli import with_appcontext
 from ...extension import state_of
 from ...policy.levels import LEVELS
 from ..diagnosis.findings import Unknown
+from ..diagnosis.health_page import page_at
+from ..diagnosis.stores_now import StoreAnswer
+from ..diagnosis.watching import Look, Watcher
 from .signals import interrupting
 from .words import counted, in_ms, waiting_as_json, what_waits
-
-if TYPE_CHECKING:
-    from ..diagnosis.stores_now import StoreAnswer
-    from ..diagnosis.watching import Look
 
 
 @click.command("watch")
@@ -38,9 +37,6 @@ def watch(urls: Sequence[str], interval: float, once: bool, as_json: bool) -> No
     What the site's workers say themselves is shown with --url: the level is theirs then, one worker's at each look.
     Without, it is what a worker would find now. Ctrl-C and SIGTERM end it, with exit code 0.
     """
-    from ..diagnosis.health_page import page_at  # not paid for by workers
-    from ..diagnosis.watching import Watcher
-
     state = state_of()
     try:
         pages = [page_at(url, state.settings.health_url_prefix) for url in urls]
