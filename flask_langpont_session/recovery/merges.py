@@ -20,11 +20,11 @@ from ..policy.changes import Basis, CategoryChange, Operation, apply_change
 from ..policy.copies import CategoryCopy, RecordRef, SharedCopy, mark_of_copy, written_at
 from ..policy.errors import ErrorClass, StoreError
 from ..policy.health import PRIMARY
-from ..policy.ids import ANONYMOUS, SIGNED_IN
+from ..policy.ids import SIGNED_IN
 from ..policy.rows import AuthRow
 from ..stores.backend import Backend
 from ..stores.host.board import Shared
-from ..stores.host.entries import WIPED_FIELD, Carry, PendingWrite
+from ..stores.host.entries import Carry, PendingWrite
 from ..stores.host.opening import is_full
 from ..stores.redis.commands import new_write_id
 from ..stores.redis.records import ABSENT, SINCE, TIME, Merge, Merged, MergeStep, Outcome
@@ -434,9 +434,8 @@ class Carries(Step):
                     self._losses.note(Loss.MERGE_DROPPED, why, name, digest=entry.digest)
         done = [entry for entry, reply in sent if not (isinstance(reply, Merged) and reply.status in ("gone", "late"))]
         done, kept = self._kept(done, versions)
-        done, wiped = self._wiped(done)
         gone = list(self._lost({entry: left[entry] for entry in done}))
-        _take_out(self._backend, partial(self._journal.forget_carries, done), [*kept, *wiped])
+        _take_out(self._backend, partial(self._journal.forget_carries, done), kept)
         for origin, name in gone:
             self._losses.note(Loss.WRITES_LOST, Cause.LOST_BY_REDIS, name, digest=origin)
         return bool(done)
@@ -459,7 +458,7 @@ class Carries(Step):
         """Give up a carry that cannot be done, and return True: its data stays where it is, until it runs out or its
         id's end takes it away."""
         steps.give_up(self._backend, entry.digest, entry.kind, entry.categories, error)
-        self._journal.forget_carries([entry])
+        self._journal.forget_carries([entry._replace(left_us=0)])
         return True
 
     def _left(self, entry: Carry, copies: Mapping[tuple[str, str], CategoryCopy]) -> dict[str, CategoryCopy]:
@@ -501,28 +500,6 @@ class Carries(Step):
         stays = self._backend.table.left_behind(category, copy.fields, carried)
         fields = {key: value for key, value in copy.fields.items() if key not in stays}
         return copy._replace(fields=fields) if stays else copy
-
-    def _wiped(self, done: Sequence[Carry]) -> tuple[list[Carry], Sequence[SharedCopy]]:
-        """Wipe what former ids had that were given up, and return the carries whose wipe Redis has still, and what is
-        to be shared of it. What this host has of such an id is from before that, and could be shown or given back to
-        Redis.
-
-        :raises StoreError: they may have it still. To be done again, with all that was carried.
-        """
-        places = [(entry, name) for entry in done if entry.left_us for name in entry.categories]
-        wipes = [
-            merge_of(self._backend, entry.origin, name, ANONYMOUS, [_wipe_at(entry.left_us)], "free")
-            for entry, name in places
-        ]
-        wiped: dict[_Place, tuple[str, int]] = {}
-        for (entry, name), reply in zip(places, self._merge_all(wipes), strict=True):
-            if reply.status != "merged":
-                raise StoreError(PRIMARY, ErrorClass.LOCAL, "LateCommand")
-            self._backend.register.note_version(entry.origin, name, reply.version)
-            self._backend.register.note_wipe(entry.origin, name, reply.version)
-            wiped[entry.origin, name] = ANONYMOUS, reply.version
-        shared, lost = self._copies.refresh(wiped)
-        return [e for e in done if lost.isdisjoint((e.origin, name) for name in e.categories)], shared
 
     def _carried(
         self, entries: Sequence[Carry], merges: Mapping[Carry, Sequence[Merge]], versions: dict[_Place, int]
@@ -643,10 +620,6 @@ def _newer(there: CategoryCopy, known: CategoryCopy | None) -> CategoryCopy:
         return there
     later = {key: value for key, value in there.fields.items() if written_at(there.mark, key) > known.version}
     return known._replace(fields={**known.fields, **later}, additions=known.additions + there.additions)
-
-
-def _wipe_at(moment_us: int) -> MergeStep:
-    return MergeStep(Operation.WIPE, WIPED_FIELD, b"", TIME, moment_us, acknowledged=moment_us)
 
 
 def _steps_of(digest: str, copy: CategoryCopy) -> list[MergeStep]:

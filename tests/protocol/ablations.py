@@ -13,6 +13,7 @@ from typing import Any
 
 from flask_langpont_session import events
 from flask_langpont_session.policy import belief, copies, errors, leases, users
+from flask_langpont_session.policy.changes import Operation
 from flask_langpont_session.policy.copies import RecordRef
 from flask_langpont_session.policy.ids import ANONYMOUS
 from flask_langpont_session.policy.loaded import Loaded, Verdict
@@ -175,6 +176,21 @@ _refresh = merges.MergedCopies.refresh
 
 def _takes_less(self: merges.MergedCopies, merged: Any) -> Any:
     return _refresh(self, {place: (kind, 0) for place, (kind, _) in merged.items()})
+
+
+_kept = merges.Carries._kept
+
+
+def _wipes_at_once(self: merges.Carries, done: Any, versions: Any) -> Any:
+    kept = _kept(self, done, versions)
+    for entry in done:
+        at = entry.left_us
+        wipe = records.MergeStep(Operation.WIPE, entries.WIPED_FIELD, b"", records.TIME, at, acknowledged=at)
+        names = entry.categories
+        self._merge_all(
+            [merges.merge_of(self._backend, entry.origin, name, ANONYMOUS, [wipe], "free") for name in names]
+        )
+    return kept
 
 
 def _whether_or_not_it_is_read(self: merges.MergedCopies, merged: Any) -> Any:
@@ -605,6 +621,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     ),
     Ablation("what was wiped is not shown", fallback.Fallback, "_unless_wiped", lambda self, ref, name, there: there),
     Ablation("what other workers know goes along", steps, "take_along", _nothing),
+    Ablation("a former id is wiped when all of it was brought", merges.Carries, "_kept", _wipes_at_once),
     Ablation("what is lost on the way to another id is counted", merges.Carries, "_lost", lambda self, done: ()),
     Ablation("the additions of a copy go along", merges, "mark_of_copy", lambda digest, copy: b""),
     Ablation("what began after a loss is a part", giving_back, "Restore", _gives_back_as_whole),

@@ -399,6 +399,7 @@ class Promises:
         """A session takes what it has along to another id, what the request cannot read included."""
         self.counted[target] = self.counted[origin]
         self.appended[target] |= self.appended[origin]
+        self.last |= {target: self.last[origin]} if origin in self.last else {}
 
     def leaves(self, origin: str, target: str) -> None:
         """A visitor gives up an id: what is under it may go."""

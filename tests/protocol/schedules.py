@@ -295,6 +295,29 @@ KEPT = (
         _ANOTHER_ID_BY_A_WORKER_THAT_KNOWS_LESS.format(fault="", check="shown w1 s0"),
     ),
     _kept(
+        "a former id is wiped when all of it was brought",
+        "I25",
+        """
+        visit w0 s0
+        tick all
+        cut h0 A
+        pass 3000
+        tick all
+        write w0 s0             # it waits in the journal
+        regenerate w0 s0        # the former id is given up, and Redis has nothing of it
+        join_all
+        pass 1000
+        tick w0
+        pass 1000
+        b: tick w0
+        until_merged b s0
+        give_up b               # the answer is lost
+        finish b
+        rest
+        kept s0
+        """,
+    ),
+    _kept(
         "what is lost on the way to another id is counted",
         "I25",
         _ANOTHER_ID_BY_A_WORKER_THAT_KNOWS_LESS.format(fault="crash w0", check="kept s0"),

@@ -48,7 +48,8 @@ LOAD_BEARING = {
     "a copy tells its host whose it is",
     "a wipe that its host knows is given back", "newer copies of other workers are given back",
     "each kind of sessions is given back",
-    "what other workers know goes along", "what is lost on the way to another id is counted",
+    "what other workers know goes along", "a former id is wiped when all of it was brought",
+    "what is lost on the way to another id is counted",
     "the additions of a copy go along",
     "a loss is looked for", "all workers of a host give back", "what could not be read waits",
 }  # fmt: skip

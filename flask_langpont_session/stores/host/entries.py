@@ -559,6 +559,15 @@ def put_carry(
     return left_out
 
 
+def end_carry(db: sqlite3.Connection, carry: Carry) -> None:
+    """Take out a carry that is done, unless its data goes on to a later id. What the former id had is to be wiped from
+    here on, if that was given up; not before: what is done again must not find the wipe in the place of the data."""
+    for (at_ms,) in db.execute("SELECT at_ms FROM carries WHERE seq = ?", (carry.seq,)).fetchall():
+        delete("carries", [carry.seq], db)
+        for name in carry.categories if carry.left_us else ():
+            put_write(db, _wipe_of_former(carry.origin, name, carry.left_us, at_ms))
+
+
 def take_carry_back(db: sqlite3.Connection, carry: Carry, codec: Codec) -> None:
     """Undo :func:`put_carry`: the session keeps its former id, and no response named the present one."""
     origin, digest, kind, categories, *_ = carry

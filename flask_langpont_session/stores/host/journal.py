@@ -36,6 +36,7 @@ from .entries import (
     as_known,
     as_stored,
     delete,
+    end_carry,
     is_revoked,
     oldest_carries,
     oldest_writes,
@@ -357,14 +358,15 @@ class Journal:
         return entries
 
     def forget_carries(self, entries: Iterable[Carry], copies: Iterable[SharedCopy] = ()) -> Shared:
-        """Forget carries that are done.
+        """Forget carries that are done. From here on it waits that what a former id had is wiped, if that was given up.
 
         :param copies: and the return value: as of :meth:`forget_writes`.
         """
-        done, shared = [entry.seq for entry in entries], list(copies)
+        done, shared = list(entries), list(copies)
 
         def forget(db: sqlite3.Connection) -> Shared:
-            delete("carries", done, db)
+            for carry in done:
+                end_carry(db, carry)
             return self.board.put_copies(shared, db)
 
         return self.file.transaction(forget, REPLAY_SECONDS, room=Room.RESERVED)

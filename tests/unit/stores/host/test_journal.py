@@ -298,6 +298,25 @@ def test_an_id_that_was_given_up_shows_nothing(journal: Journal) -> None:
     assert journal.overlay(ref("second")).wiped == journal.overlay(ref("visitor")).wiped == frozenset()
 
 
+@pytest.mark.parametrize(("left_us", "later", "wipes"), [(5, "", ["first"]), (0, "", []), (5, "third", [])])
+def test_what_a_former_id_had_is_to_be_wiped_when_all_of_it_was_brought(
+    journal: Journal, clock: Clock, left_us: int, later: str, wipes: list[str]
+) -> None:
+    """I20. Not before: what is done again would take the wipe for what is to be brought. What goes on to a later id
+    meanwhile is still to be brought there."""
+    journal.carry(Carry("first", "second", "a", ["ui"], left_us))
+    done = journal.pending_carries()
+    if later:
+        journal.carry(Carry("second", later, "a", ["ui"], left_us=7))
+    clock.now += 1
+    journal.put([replace(blind_write("a", digest="first"), category="ui")])  # late, by its former id
+    journal.forget_carries(done)
+    waiting = journal.pending_writes()
+    assert [write.digest for write in waiting if write.operation is Operation.WIPE] == wipes
+    assert "a" in [write.field for write in waiting]
+    assert len(journal.pending_carries()) == (2 if later else 0)
+
+
 # Revocations and pushes
 
 
