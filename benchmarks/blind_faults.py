@@ -335,7 +335,11 @@ FAULTS: tuple[Fault, ...] = (
         f"name the writer endpoint|{cause('is read-only', 'database')}",
         matrix(matrix_sql_faults.read_only),
     ),
-    Fault("the database has lost a table", cause("has no tables", "database"), matrix(matrix_sql_faults.table_missing)),
+    Fault(
+        "the database has lost a table",
+        f"missing: langpont_|{cause('has no tables', 'database')}",
+        matrix(matrix_sql_faults.table_missing),
+    ),
     Fault(
         "the database's disk is full",
         cause("its disk is full", "database"),
