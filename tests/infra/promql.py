@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from flask_langpont_session.metrics.losses import Cause
 from flask_langpont_session.ops.exporters.prometheus import SECONDS
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, REPLICA, WRITE
 from tests.support import metric_values
@@ -31,6 +32,7 @@ VALUES: Mapping[str, set[str]] = {
     "to": {"open", "closed"},
     "sink": {"cloudwatch"},
     "why": {"signature", "form"},
+    "cause": {*Cause},
 }
 """Label → the values that an expression may ask for."""
 

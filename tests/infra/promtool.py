@@ -19,7 +19,8 @@ RULES = MONITORING / "rules.yml"
 EVERY = 15
 """Seconds between two looks of Prometheus at a page."""
 
-TARGET = 'job="shop", instance="host-1:8000"'
+JOB = 'job="shop"'
+TARGET = f'{JOB}, instance="host-1:8000"'
 """What Prometheus adds to each series of a page."""
 
 Series = Mapping[str, Sequence[float | None]]

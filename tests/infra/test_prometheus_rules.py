@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.infra.promql import VALUES, exported, metrics_of, mistakes, recorded_of
-from tests.infra.promtool import EVER_FIRED, FIRING, RULES, TARGET, Evaluation, evaluate, firing, promtool
+from tests.infra.promtool import EVER_FIRED, FIRING, JOB, RULES, TARGET, Evaluation, evaluate, firing, promtool
 from tests.infra.recordings import RECORDED
 from tools import tables
 
@@ -50,7 +50,7 @@ def test_a_mistake_is_seen() -> None:
         "sum by (hots) (langpont_session_store_up)",
     ):
         assert len(list(mistakes(expression, exported()))) == 1, expression
-    assert set(VALUES) >= {label for metric in exported().values() for label in metric.labels} - {"cause", "category"}
+    assert set(VALUES) >= {label for metric in exported().values() for label in metric.labels} - {"category"}
 
 
 def test_every_recorded_series_is_of_use() -> None:
@@ -109,9 +109,11 @@ class Case:
 
 
 def _named(name: str) -> str:
+    if name == "up":
+        return f"up{{{TARGET}}}"
     metric, _, labels = name.partition("{")
     given = f"{labels.removesuffix('}')}, " if labels else ""
-    return f"langpont_session_{metric}{{{given}{TARGET}}}"
+    return f"langpont_session_{metric}{{{given}{JOB if 'instance=' in given else TARGET}}}"
 
 
 def steps(looks: int, each: Callable[[int], float]) -> list[float | None]:
@@ -136,7 +138,16 @@ def calls(looks: int, backend: str, quick: Callable[[int], float], slow: Callabl
     }
 
 
-LONG, A_MINUTE = 120, 4
+def sign_ins(looks: int, fine: Callable[[int], float], refused: Callable[[int], float]) -> Any:
+    """Sign-ins at each look: some that succeeded, and some that were refused."""
+    return {
+        'operations_total{operation="regenerate", backend="database", outcome="ok"}': steps(looks, fine),
+        "grants_refused_total": steps(looks, refused),
+    }
+
+
+LONG, A_MINUTE, AN_HOUR = 120, 4, 240
+OTHER_HOST = 'degradation_level{instance="host-2:8000"}'
 UP = {'store_up{backend="primary", way="read"}': [1.0] * LONG, "degradation_level": [0.0] * LONG}
 
 CASES: dict[str, Case] = {
@@ -204,8 +215,57 @@ CASES: dict[str, Case] = {
         {"database_lost_commits_total": steps(60, lambda look: 3.0 * (look == 10))},
         (12, ["LangPontDatabaseLostCommits"]), (12 + 6 * A_MINUTE, []),
     ),
+    "changes that waited for too long": Case(
+        {'merge_dropped_total{cause="too old", category="ui"}': steps(60, lambda look: 3.0 * (look == 10))},
+        (12, ["LangPontChangesTooOld"]), (12 + 6 * A_MINUTE, []),
+    ),
+    "changes that another one replaced": Case(
+        {'merge_dropped_total{cause="session over", category="ui"}': steps(60, lambda look: 3.0 * (look == 10))},
+        (59, []),
+    ),
+    # -- a host that is gone
+    "a host is away, and nothing waits in its journal": Case(
+        {
+            "up": [1.0] * 20 + [0.0] * 60,
+            "journal_waiting": [0.0] * 20 + [None] * 60,
+            OTHER_HOST: [0.0] * 80,
+        },
+        (20 + 4 * A_MINUTE, []), (20 + 6 * A_MINUTE, ["LangPontHostGone"]),
+    ),
+    "a host is taken away in an outage, and for good": Case(
+        {"journal_waiting": [0.0] * 10 + [7.0] * 10 + [None] * 180, OTHER_HOST: [0.0] * 200},
+        (20 + 4 * A_MINUTE, []), (20 + 6 * A_MINUTE, ["LangPontJournalStranded"]), (20 + 31 * A_MINUTE, []),
+    ),
+    "a host is replaced while all is well": Case(
+        {"journal_waiting": [0.0] * 20 + [None] * 60, OTHER_HOST: [0.0] * 80}, (79, [])
+    ),
+    # -- the objective for sign-ins: 999 of 1,000 succeed
     "a sign-in that is refused once": Case(
         {"grants_refused_total": steps(60, lambda look: 1.0 * (look == 10))}, (12, [])
+    ),
+    "a second in which all sign-ins are refused": Case(
+        sign_ins(LONG, lambda look: 100 * (look != 60), lambda look: 7 * (look == 60)), (LONG - 1, [])
+    ),
+    "every sign-in is refused": Case(
+        sign_ins(
+            7 * AN_HOUR,
+            lambda look: 10 * (not 0 <= look - 6 * AN_HOUR < 20),
+            lambda look: 10 * (0 <= look - 6 * AN_HOUR < 20),
+        ),
+        (6 * AN_HOUR + 2, []), (6 * AN_HOUR + 4, ["LangPontGrantsRefused"]), (6 * AN_HOUR + 41, []),
+        (7 * AN_HOUR - 1, []),
+    ),
+    "two sign-ins in a hundred are refused": Case(
+        sign_ins(2 * AN_HOUR, lambda look: 98, lambda look: 2 * (look >= AN_HOUR)),
+        (AN_HOUR + 4, []), (AN_HOUR + 30 * A_MINUTE, ["LangPontGrantsRefusedSlowly"]),
+        (2 * AN_HOUR - 1, ["LangPontGrantsRefused"]),
+    ),
+    "one sign-in in a hundred is refused": Case(
+        sign_ins(4 * AN_HOUR, lambda look: 99, lambda look: look >= AN_HOUR),
+        (AN_HOUR + 20 * A_MINUTE, []), (4 * AN_HOUR - 1, ["LangPontGrantsRefusedSlowly"]),
+    ),
+    "one sign-in in two hundred is refused": Case(
+        sign_ins(AN_HOUR, lambda look: 199, lambda look: 1), (AN_HOUR - 1, [])
     ),
     "a host with another key": Case(
         {
