@@ -77,6 +77,30 @@ def test_init_db_makes_the_tables_and_may_run_again(bare: Flask) -> None:
     assert count == 3
 
 
+def test_a_dry_run_prints_what_init_db_runs(bare: Flask) -> None:
+    """It makes no table, and no file of SQLite; for tables that are there it prints nothing to run."""
+    engine, ran = parts(bare).backend.database.engine, list[str]()
+    file = engine.url.database if engine.dialect.name == "sqlite" else None
+    printed = run(bare, "init-db", "--dry-run")
+    assert printed.exit_code == 0
+    assert file is None or not Path(file).exists()
+    assert not tables(bare) & TABLES
+    sqlalchemy.event.listen(engine, "before_cursor_execute", lambda *told: ran.append(told[2].strip()))
+    run(bare, "init-db")
+    made = [statement for statement in ran if statement.startswith("CREATE")]
+    assert sorted(printed.output.split(";\n")) == sorted(["", *made])
+    there = run(bare, "init-db", "--dry-run")
+    assert (there.exit_code, there.output) == (0, f"-- The session tables are there: {place(bare)}.\n")
+
+
+def test_a_dry_run_names_one_table_that_is_missing(bare: Flask) -> None:
+    run(bare, "init-db")
+    with parts(bare).backend.database.engine.begin() as connection:
+        connection.execute(sqlalchemy.text("DROP TABLE langpont_users"))
+    printed = run(bare, "init-db", "--dry-run").output
+    assert "CREATE TABLE langpont_users (" in printed and "langpont_sessions" not in printed
+
+
 def test_status_names_missing_tables(bare: Flask) -> None:
     """The database answers, but no user could sign in: exit code 1 and the command that helps."""
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from devservers.processes import LONG, children, spawn, wait_until
 from devservers.server import Server, answers_http
@@ -29,6 +30,8 @@ from tests.support import former_release
 from tests.support.journal_process import end_all, let_go, output, process
 from tests.support.journals import ref, write
 from tests.support.site.browser import NO_ANSWER, Browser
+
+from .shop import flask
 
 USERS = 4
 
@@ -253,7 +256,6 @@ def settings(primary: Valkey, sqlite_url: str, tmp_path: Path) -> dict[str, str]
         "FLASK_LANGPONT_SESSION_DATABASE_URL": sqlite_url,
         "FLASK_LANGPONT_SESSION_JOURNAL": str(tmp_path / "shared" / "journal.sqlite3"),
         # A busy machine is no outage: the primary is killed when it is to be one.
-        "FLASK_LANGPONT_SESSION_DATABASE_TIMEOUT": "5",
         "FLASK_LANGPONT_SESSION_REDIS_TIMEOUT": "2",
         "FLASK_LANGPONT_SESSION_REQUEST_BUDGET": "10",
     }
@@ -345,3 +347,82 @@ def test_under_hup_the_former_workers_write_while_the_new_ones_start(
         assert [user.has_lost(host.url) for user in users] == [[]] * USERS
         assert me(late)["user"] is None
         assert all(user.acknowledged for user in users)
+
+
+# The tables of the database
+
+
+@pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
+def test_tables_of_the_former_release_serve_workers_of_both_and_the_way_back(
+    former: Path, settings: dict[str, str], database_url: str, tmp_path: Path, primary: Valkey
+) -> None:
+    """They are as the SQL that a dry run of this release prints makes them. Two hosts share nothing but these, as Redis
+    is lost: a sign-in and a sign-out at either are known to the other, and to the former release after this one has
+    ended."""
+    command = partial(flask, tmp_path, "langpont", REDIS_URL=primary.url, DATABASE_URL=database_url)
+    of_this = made_by(command("init-db", "--dry-run").stdout, database_url)
+    settings["FLASK_LANGPONT_SESSION_DATABASE_URL"] = database_url
+    with Host(tmp_path / "old", former, settings | journal_in(tmp_path / "old"), workers=1) as old:
+        assert described(database_url) == of_this
+        assert command("init-db", "--dry-run").stdout.startswith("-- The session tables are there")
+        assert command("init-db").returncode == 0
+        names = [word for name in ("tables", "schema", "indexes", "database-writes") for word in ("--only", name)]
+        looked = command("doctor", "--strict", *names)
+        assert looked.returncode == 0, looked.stdout
+        user = signed_in(old.url, 1).visitor
+        with Host(tmp_path / "new", PROJECT, settings | journal_in(tmp_path / "new"), workers=1) as new:
+            primary.kill()
+            wait_until(lambda: levels_of(old, new) == {2}, "level 2")
+            assert [[is_former for is_former, _ in answers_of(host).values()] for host in (old, new)] == [
+                [True],
+                [False],
+            ]
+            for number, (host, other) in enumerate(((old, new), (new, old)), start=2):
+                browser = signed_in(host.url, number).visitor
+                assert me(browser.at(other.url))["user"] == f"user-{number}"
+                late = browser.twin()
+                assert browser.send("/sign-out").status == 200
+                # In an outage a worker believes for a moment what the database last told it.
+                wait_until(partial(is_signed_out, late, old, new), "the end of the session on both hosts")
+            stays = signed_in(new.url, 4).visitor
+            assert me(user.at(new.url))["user"] == "user-1"
+        assert [me(browser.at(old.url))["user"] for browser in (user, stays)] == ["user-1", "user-4"]
+    assert described(database_url) == of_this
+
+
+def made_by(statements: str, url: str) -> dict[str, Any]:
+    """Return the tables that statements make in a database, and take these away again."""
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        for statement in statements.strip().rstrip(";").split(";\n"):
+            connection.exec_driver_sql(statement)
+    found = described(url)
+    with engine.begin() as connection:
+        for name in found:
+            connection.exec_driver_sql(f"DROP TABLE {name}")
+    engine.dispose()
+    return found
+
+
+def described(url: str) -> dict[str, Any]:
+    """Return the tables of a database: columns and indexes."""
+    engine = sa.create_engine(url)
+    inspector = sa.inspect(engine)
+    found = {
+        name: (
+            [(column["name"], str(column["type"]), column["nullable"]) for column in inspector.get_columns(name)],
+            sorted((str(index["name"]), index["column_names"]) for index in inspector.get_indexes(name)),
+        )
+        for name in inspector.get_table_names()
+    }
+    engine.dispose()
+    return found
+
+
+def is_signed_out(browser: Browser, *hosts: Host) -> bool:
+    return all(me(browser.at(host.url))["user"] is None for host in hosts)
+
+
+def journal_in(folder: Path) -> dict[str, str]:
+    """Return the setting by which a host keeps its own journal."""
+    return {"FLASK_LANGPONT_SESSION_JOURNAL": str(folder / "journal.sqlite3")}

@@ -2,66 +2,51 @@
 
 from __future__ import annotations
 
+import runpy
+from collections.abc import Callable, Iterator
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.schema import CreateIndex, CreateTable
 
+from devservers.servers import Postgres
 from flask_langpont_session.migrations import v0001
 from flask_langpont_session.stores.sql.database import Database, make_engine
 from flask_langpont_session.stores.sql.tables import METADATA, metadata_for
+from tests.support import former_release
 
 DIALECTS = {"sqlite": sqlite.dialect, "postgresql": postgresql.dialect, "mysql": mysql.dialect}
 
 
-class Operations:
-    """A stand-in for ``alembic.op``, with the four operations that the migrations use."""
-
-    def __init__(self, connection: sa.Connection | None = None) -> None:
-        self.metadata = sa.MetaData()
-        self._connection = connection
-
-    def create_table(self, name: str, *columns: Any) -> None:
-        table = sa.Table(name, self.metadata, *columns)
-        if self._connection:
-            table.create(self._connection)
-
-    def create_index(self, name: str, table_name: str, columns: list[str]) -> None:
-        table = self.metadata.tables[table_name]
-        index = sa.Index(name, *(table.c[column] for column in columns))
-        if self._connection:
-            index.create(self._connection)
-
-    def drop_index(self, name: str, table_name: str) -> None:
-        assert self._connection
-        [index] = [index for index in self.metadata.tables[table_name].indexes if index.name == name]
-        index.drop(self._connection)
-
-    def drop_table(self, name: str) -> None:
-        assert self._connection
-        self._connection.execute(sa.schema.DropTable(self.metadata.tables[name]))
+def offline(name: str, step: Callable[[Any], None]) -> list[str]:
+    """Return what ``flask db upgrade --sql``, or ``downgrade --sql``, prints, a statement each, sorted."""
+    printed = StringIO()
+    context = MigrationContext.configure(dialect_name=name, opts={"as_sql": True, "output_buffer": printed})
+    step(Operations(context))
+    return sorted(statement.strip() for statement in printed.getvalue().split(";") if statement.strip())
 
 
 def ddl(metadata: sa.MetaData, dialect: Any) -> list[str]:
-    """Return all statements that a database gets, sorted."""
+    """Return all statements that a database gets, as Alembic prints them, sorted."""
     tables = [str(CreateTable(table).compile(dialect=dialect)) for table in metadata.tables.values()]
     indexes = [
         str(CreateIndex(index).compile(dialect=dialect))
         for table in metadata.tables.values()
         for index in table.indexes
     ]
-    return sorted(tables + indexes)
+    return sorted(statement.strip().replace("\t", "    ") for statement in tables + indexes)
 
 
 @pytest.mark.parametrize("name", DIALECTS)
 def test_the_migration_makes_the_tables_of_the_package(name: str) -> None:
     """Each dialect gets the same statements as by ``flask langpont init-db``: the two cannot drift apart."""
-    op = Operations()
-    v0001.upgrade(op)
-    assert ddl(op.metadata, DIALECTS[name]()) == ddl(METADATA, DIALECTS[name]())
+    assert offline(name, v0001.upgrade) == ddl(METADATA, DIALECTS[name]())
 
 
 @pytest.mark.parametrize("name", DIALECTS)
@@ -75,19 +60,36 @@ def test_only_mysql_is_told_another_collation(name: str) -> None:
     assert ddl(metadata_for(dialect), dialect) == usual
 
 
-def test_up_and_down_leave_nothing_behind(tmp_path: Path) -> None:
-    """After the upgrade a session can be stored; after the downgrade the database is as it was."""
-    engine = make_engine(f"sqlite:///{tmp_path / 'app.sqlite3'}", 1.0)
-    database = Database(engine, timeout=1.0)
-    with engine.begin() as connection:
-        op = Operations(connection)
-        v0001.upgrade(op)
-    assert database.upkeep.missing_tables() == []
-    created = database.create("d" * 43, user_id="7", payload={}, idle_ms=1000, absolute_ms=1000)
-    assert created is not None and created.row.version == 1
-    with engine.begin() as connection:
-        op._connection = connection
-        v0001.downgrade(op)
+@pytest.fixture(params=["sqlite", "postgresql"])
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[sa.Engine]:
+    """An empty database."""
+    if request.param == "sqlite":
+        yield make_engine(f"sqlite:///{tmp_path / 'app.sqlite3'}", 1.0)
+        return
+    with Postgres(tmp_path / "postgres") as server:
+        yield make_engine(server.url, 5.0)
+
+
+def test_up_and_down_leave_nothing_behind(engine: sa.Engine, tmp_path: Path) -> None:
+    """After the upgrade, which is the former release's, a session can be stored; after the downgrade, which is this
+    one's, the database is as it was, and the former release may begin anew."""
+    database = Database(engine, timeout=5.0)
+    former = former_release.unpack(tmp_path / "former") / "flask_langpont_session" / "migrations" / "v0001.py"
+    of_former = runpy.run_path(str(former))
+
+    def run(step: Callable[[Any], None]) -> None:
+        with engine.begin() as connection:
+            step(Operations(MigrationContext.configure(connection)))
+
+    for upgrade in (of_former["upgrade"], v0001.upgrade):
+        run(upgrade)
+        assert database.upkeep.missing_tables() == []
+        created = database.create("d" * 43, user_id="7", payload={}, idle_ms=1000, absolute_ms=1000)
+        assert created is not None and created.row.version == 1
+        run(v0001.downgrade)
+        assert sa.inspect(engine).get_table_names() == []
+        assert set(database.upkeep.missing_tables()) == {"langpont_sessions", "langpont_users"}
+    run(v0001.upgrade)
+    run(of_former["downgrade"])
     assert sa.inspect(engine).get_table_names() == []
-    assert set(database.upkeep.missing_tables()) == {"langpont_sessions", "langpont_users"}
     database.close()

@@ -44,17 +44,24 @@ JOURNAL = "journal"
 
 
 @langpont.command("init-db")
+@click.option("--dry-run", is_flag=True, help="Print the SQL, and run none of it.")
 @with_appcontext
-def init_db() -> None:
+def init_db(dry_run: bool) -> None:
     """Create the tables of the auth mirror. Does nothing when they are there."""
-    database = state_of().backend.database
+    database, statements = state_of().backend.database, list[str]()
     try:
-        database.upkeep.create_tables()
+        if dry_run:
+            statements = database.upkeep.definitions()
+        else:
+            database.upkeep.create_tables()
     except StoreError as error:
         raise click.ClickException(
             f"{error}. Check LANGPONT_SESSION_DATABASE_URL and the rights of its user."
         ) from None
-    click.echo(f"The session tables are there: {place_of(database.engine.url)}.")
+    for statement in statements:
+        click.echo(f"{statement};")
+    if not statements:
+        click.echo(f"{'-- ' if dry_run else ''}The session tables are there: {place_of(database.engine.url)}.")
 
 
 @langpont.command("status")

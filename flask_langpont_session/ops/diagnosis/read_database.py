@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from ...policy.errors import ErrorClass, StoreError
 from ...stores.sql import tables as sql
 from ...stores.sql.database import Database as Store
-from ...stores.sql.dialects import place_of
+from ...stores.sql.dialects import lacks_file, place_of
 from ...stores.sql.errors import NAME
 from .facts import Column, Database, Transport
 from .findings import Unknown
@@ -31,7 +31,7 @@ def read_database(store: Store) -> Database | Unknown:
     """Return the database, or why it does not answer."""
     url = store.engine.url
     path = Path(url.database or "") if url.get_backend_name() == "sqlite" else None
-    if path is not None and not path.exists() and not str(path).startswith("file:"):  # to connect would make it
+    if lacks_file(url):
         return Unknown(
             f"there is no file {path}; in a new installation run `flask langpont init-db` as the workers' user; if it "
             "was moved or deleted, bring it back: an empty one signs every user out"

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from operator import attrgetter
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import event
@@ -175,6 +176,13 @@ def place_of(url: URL) -> str:
     if not (database or hosts):
         return f"{name}, database and host as its driver finds them"
     return f"{name}, database {database!r} on {', '.join(hosts) or 'the host that its driver finds'}"
+
+
+def lacks_file(url: URL) -> bool:
+    """Return whether the file of SQLite is not there, so that connecting would make it."""
+    file = url.database or ":memory:"
+    is_path = url.get_backend_name() == "sqlite" and file != ":memory:" and not file.startswith("file:")
+    return is_path and not Path(file).exists()
 
 
 def _driver_of(engine: Engine) -> Driver:

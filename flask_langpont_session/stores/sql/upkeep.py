@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, Dialect
+from sqlalchemy.engine.mock import MockConnection
 from sqlalchemy.exc import SQLAlchemyError
 
 from ...support.logs import fields
 from . import tables as sql
+from .dialects import lacks_file
 from .engines import PATIENT_SECONDS, Connections
 from .errors import lacks_tables
 
@@ -51,6 +53,13 @@ class Schema:
             there = set(sa.inspect(connection).get_table_names())
         return [name for name in sql.METADATA.tables if name not in there]
 
+    def definitions(self) -> list[str]:
+        """Return the statements that :meth:`create` would run. Runs none, and makes no file of SQLite."""
+        if lacks_file(self._connections.engine.url):
+            return _definitions(self._connections.engine.dialect, there=())
+        with self._connections.reading() as connection:
+            return _definitions(connection.dialect, there=sa.inspect(connection).get_table_names())
+
     def can_mend(self, error: Exception) -> bool:
         """Return whether a call failed because tables are missing that may be made."""
         return lacks_tables(error) and self._may_make()
@@ -68,6 +77,16 @@ class Schema:
             )
         else:
             log.info("the session tables were not there, and were made", extra=fields("tables_made"))
+
+
+def _definitions(dialect: Dialect, there: Collection[str]) -> list[str]:
+    """Return the statements that make the tables, but for those that are there."""
+    made: list[str] = []
+    connection = MockConnection(dialect, lambda it, *_: made.append(str(it.compile(dialect=dialect)).strip()))
+    metadata = sql.metadata_for(dialect)
+    lacking = [table for table in metadata.sorted_tables if table.name not in there]
+    metadata.create_all(connection, tables=lacking, checkfirst=False)
+    return made
 
 
 class Upkeep:
@@ -89,6 +108,10 @@ class Upkeep:
         except Exception as error:
             raise self._calls.translated(error) from None
         self._schema.was_there = True
+
+    def definitions(self) -> list[str]:
+        """Return the statements that :meth:`create_tables` would run. Runs none, and makes no file of SQLite."""
+        return self._calls.patiently(self._schema.definitions, writing=False)
 
     def missing_tables(self) -> list[str]:
         """Return the names of the tables that are not there."""
