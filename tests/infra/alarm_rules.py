@@ -37,9 +37,15 @@ MONITORING = 4
 
 SHARED = {
     metric.name
-    for metric in (catalogue.ERRORS, catalogue.OPERATIONS, catalogue.COOKIES_REFUSED, catalogue.NEAR_CACHE_HITS)
+    for metric in (
+        catalogue.ERRORS,
+        catalogue.OPERATIONS,
+        catalogue.COOKIES_REFUSED,
+        catalogue.NEAR_CACHE_HITS,
+        catalogue.GRANTS_REFUSED,
+    )
 }
-"""Alarms on these are on the share of one in others, in percent."""
+"""Alarms on these are on the share of one in others: in percent, or in errors for each that the objective allows."""
 
 WATCHED = (
     catalogue.HEARTBEAT,
@@ -49,6 +55,7 @@ WATCHED = (
     catalogue.OPERATION_LATENCY,
     catalogue.DATA_LOSSES,
     catalogue.WRITES_LOST,
+    catalogue.MERGE_DROPPED,
     catalogue.GRANTS_REFUSED,
     catalogue.COOKIES_REFUSED,
     catalogue.ALERTS_FAILED,
@@ -59,7 +66,7 @@ ONE_IS_ENOUGH = {
     catalogue.STORE_DOWN.name,
     catalogue.DATA_LOSSES.name,
     catalogue.WRITES_LOST.name,
-    catalogue.GRANTS_REFUSED.name,
+    catalogue.MERGE_DROPPED.name,
     catalogue.ALERTS_FAILED.name,
     "Evictions",
     "ThrottledCmds",
@@ -204,10 +211,12 @@ def alarm_incidents(d: Deployment) -> Iterator[str]:
 
 
 def _sleeps(incident: Mapping[str, Any], part: str) -> bool:
-    """Return whether this part alone does not raise the incident, or the incident is there without any part."""
+    """Return whether this part does not raise the incident, alone or where another one alone does not either; or the
+    incident is there without any part."""
     rule, fine = incident["AlarmRule"], dict.fromkeys(asked(incident["AlarmRule"]), OK)
-    is_begun = holds(rule, {**fine, f"<{part}>": ALARM}) and not holds(rule, fine)
-    return f'ALARM("<{part}>")' in rule and not is_begun
+    idle = [other for other in fine if not holds(rule, {**fine, other: ALARM})]
+    is_begun = any(holds(rule, {**fine, other: ALARM, f"<{part}>": ALARM}) for other in (f"<{part}>", *idle))
+    return f'ALARM("<{part}>")' in rule and (holds(rule, fine) or not is_begun)
 
 
 @rule
@@ -337,7 +346,7 @@ def alarm_set(d: Deployment) -> Iterator[str]:
     for name, alarm in alarms(d).items():
         yield from _meaning(name, alarm, {metric.name for metric in watched(alarm)})
     heartbeats = [a["TreatMissingData"] for a in alarms(d).values() if a.get("MetricName") == catalogue.HEARTBEAT.name]
-    if sorted(heartbeats) != ["breaching", "ignore"]:
+    if sorted(heartbeats) != ["breaching", "ignore", "notBreaching"]:
         yield "a process that is gone publishes nothing, and one that never was is not missed"
     latencies = {
         topic: _thresholds(d, catalogue.OPERATION_LATENCY, topic) for topic in ("WarningTopic", "CriticalTopic")

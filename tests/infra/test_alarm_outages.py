@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from flask_langpont_session.metrics.losses import Cause
 from flask_langpont_session.ops.exporters import catalogue
 from tests.infra import record_workers
 from tests.infra.alarm_rules import alarms, incidents
-from tests.infra.alarm_states import ALARM, Figures, histories, told
+from tests.infra.alarm_states import ALARM, Figures, Key, Sample, histories, told
 from tests.infra.environments import parameters
 from tests.infra.metrics import own_dimensions
 from tests.infra.published import figures, kinds, minutes, title
@@ -37,7 +38,7 @@ class Expected(NamedTuple):
 NOTHING = Expected(set(), set())
 LEVEL_1 = Expected({"RedisIncident"}, {"PrimaryDown", "OnReplica"})
 LEVEL_2 = Expected({"RedisIncident"}, {"PrimaryDown", "OnReplica", "WithoutRedis"})
-DATABASE = Expected({"DatabaseIncident"}, {"DatabaseDown", "GrantsRefused"})
+DATABASE = Expected({"DatabaseIncident"}, {"DatabaseDown", "GrantsRefused", "GrantsRefusedHour"})
 
 EXPECTED: Mapping[str, Expected] = {
     **dict.fromkeys(("refused", "aof", "reset", "garbage", "hang", "slow", "half an hour"), LEVEL_2),
@@ -93,8 +94,61 @@ def test_an_outage_raises_what_it_should_and_nothing_else(kind: str) -> None:
     expected, begun = EXPECTED[kind], beginnings(deployed(), history)
     assert {name: len(at) for name, at in begun.items()} == dict.fromkeys(expected.told, 1)
     assert {name for name, states in history.items() if ALARM in states} == expected.told | expected.parts
-    is_over = kind != "slow Redis"
-    assert not [name for name, states in history.items() if states[0] == ALARM or (is_over and states[-1] == ALARM)]
+    lasting = {"LatencyWarning", "LatencyCritical"} if kind == "slow Redis" else {"GrantsRefusedHour"}
+    assert not [name for name, states in history.items() if states[0] == ALARM]
+    assert {name for name, states in history.items() if states[-1] == ALARM} <= lasting
+
+
+def of_half_hours(refused: Sequence[float], fine: float) -> Figures:
+    """Sign-ins of half hours, in the figures of each minute."""
+    base = own_dimensions(deployed())
+    keys = [
+        Key(catalogue.NAMESPACE, name, frozenset({**base, **third}.items()))
+        for name, third in (
+            (catalogue.GRANTS_REFUSED.name, {}),
+            (catalogue.OPERATIONS.name, {"Operation": "regenerate"}),
+        )
+    ]
+    of_minutes = [number for number in refused for _ in range(30)]
+    return {
+        keys[0]: [Sample(60 * at + 30, number) for at, number in enumerate(of_minutes)],
+        keys[1]: [Sample(60 * at + 30, fine) for at in range(len(of_minutes))],
+    }
+
+
+@pytest.mark.parametrize(
+    ("refused", "fine", "is_told"),
+    [
+        ((0, 0, 0.99, 0, 0), 99, False),  # one in a hundred for half an hour
+        ((0, 0.99, 0.99, 0.99, 0.99), 99, True),
+        ((0.4, 0.4, 0.4, 0.4), 99.6, False),  # four in a thousand: the budget lasts for a week
+        ((0, 3), 97, True),
+        ((0, 0.03, 0), 0, False),  # one in half an hour, and no other sign-in
+    ],
+)
+def test_sign_ins_are_told_by_the_rate_at_which_they_use_up_the_objective(
+    refused: Sequence[float], fine: float, is_told: bool
+) -> None:
+    """One in 1,000 may be refused: told are 14.4 times as many in an hour, or 6 times in three half hours in a row."""
+    history = states(deployed(), of_half_hours(refused, fine), 30 * len(refused))
+    assert ("DatabaseIncident" in beginnings(deployed(), history)) is is_told
+
+
+def test_changes_that_waited_for_too_long_are_told() -> None:
+    """Changes that were dropped for another cause are not."""
+    base = own_dimensions(deployed())
+    for cause, at in ((Cause.TOO_OLD, [1]), (Cause.SESSION_OVER, [])):
+        key = Key(catalogue.NAMESPACE, catalogue.MERGE_DROPPED.name, frozenset({**base, "Cause": cause.value}.items()))
+        history = states(deployed(), {key: [Sample(90, 3)]}, 5)
+        assert beginnings(deployed(), history).get("ChangesTooOld", []) == at
+
+
+@pytest.mark.parametrize(("kind", "at"), [("busy worker", [4]), ("deployment", []), ("nothing", [])])
+def test_a_host_that_is_gone_is_told_by_the_number_of_workers(kind: str, at: list[int]) -> None:
+    """A site of four workers of which two report; a deployment of all four; and a site that says no number."""
+    deployment = Deployment(good_template(), parameters("production", WorkersLeft=1 if kind == "nothing" else 4))
+    history = states(deployment, figures(kind, own_dimensions(deployment)), minutes(kind))
+    assert beginnings(deployment, history).get("HostGone", []) == at
 
 
 def test_before_the_application_exists_nothing_is_told() -> None:
