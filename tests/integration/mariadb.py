@@ -21,10 +21,14 @@ DRIVER = os.environ.get("LANGPONT_MARIADB_DRIVER", "pymysql")
 
 class MariaDB(Server):
     """A mariadbd with its data in ``folder``, made at the first start. It is set up as many an old server is, latin1
-    and lenient: what the sessions need, their tables and connections say themselves."""
+    and lenient: what the sessions need, their tables and connections say themselves.
 
-    def __init__(self, folder: Path) -> None:
+    :param certificate: for TLS, of an authority; the file holds certificate and key. None: the server signs its own.
+    """
+
+    def __init__(self, folder: Path, certificate: Path | None = None) -> None:
         super().__init__(folder)
+        self._certificate = certificate
         self._data = folder / "data"
         self._temporary = folder / "temporary"
         self._password = secrets.token_urlsafe()
@@ -67,6 +71,8 @@ class MariaDB(Server):
             "innodb-buffer-pool-size": "16M",
             "performance-schema": 0,
         }
+        if self._certificate:
+            options |= {"ssl-cert": self._certificate, "ssl-key": self._certificate}
         return spawn(
             [self._program, *self._common(), *(f"--{name}={value}" for name, value in options.items())], log=self.log
         )

@@ -631,6 +631,18 @@ def test_whether_pymysql_encrypts(make: Make, primary: Valkey, mariadb: MariaDB)
     assert (found.transport.checks_certificate, found.transport.checks_name) == (False, False)
 
 
+def test_a_certificate_of_mariadb_that_expires_soon(make: Make, primary: Valkey, tmp_path: Path) -> None:
+    """PyMySQL shows it where it checks it."""
+    authority = Authority(tmp_path)
+    with MariaDB(tmp_path / "mariadb", authority.issue(["localhost"], days=3)) as server:
+        url = sa.make_url(server.url).set(drivername="mysql+pymysql", host="localhost")
+        url = url.update_query_dict({"ssl_ca": str(authority.certificate)})
+        app = make(REDIS_URL=primary.url, DATABASE_URL=url.render_as_string(hide_password=False))
+        state, said = outcome(app, "database-tls")
+    assert state == "warning"
+    assert said.startswith("None its certificate expires on ")
+
+
 # -- this host ---------------------------------------------------------------------------------------------------------
 
 

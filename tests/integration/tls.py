@@ -47,15 +47,16 @@ class Authority:
         context.load_cert_chain(self.issue(names))
         return context
 
-    def issue(self, names: Sequence[str], *, expired: bool = False) -> Path:
+    def issue(self, names: Sequence[str], *, expired: bool = False, days: int = 90) -> Path:
         """A file with a new certificate for these names and its key, for a server or a client.
 
         :param expired: it ran out a minute ago.
+        :param days: after which it expires.
         """
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "server")])
         alternatives = x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
-        builder = self._builder(subject, key.public_key(), -_MINUTE if expired else _DAY)
+        builder = self._builder(subject, key.public_key(), -_MINUTE if expired else days * _DAY)
         certificate = builder.add_extension(alternatives, critical=False).sign(self._key, hashes.SHA256())
         pem = certificate.public_bytes(serialization.Encoding.PEM) + key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()

@@ -19,6 +19,7 @@ from flask_langpont_session.stores.redis.url import has_tls
 from tests.faults.proxy import FaultProxy, flip
 from tests.integration.behind import sign_in, wait_until_home, wait_until_lost
 from tests.integration.conftest import parts, redis_store
+from tests.integration.shop import run
 from tests.integration.tls import Authority
 
 from .conftest import MakeApp
@@ -38,12 +39,14 @@ Servers = Mapping[str, Redis8]
 
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Iterator[Servers]:
-    """A good one, one with an expired certificate, one that asks for certificates, one without TLS."""
+    """A good one, one with an expired certificate, one whose certificate expires in three days, one that asks for
+    certificates, one without TLS."""
     folder = tmp_path_factory.mktemp("servers")
     good = authority.issue([HOST])
     options: dict[str, dict[str, Any]] = {
         "good": {"certificate": good},
         "expired": {"certificate": authority.issue([HOST], expired=True)},
+        "expiring": {"certificate": authority.issue([HOST], days=3)},
         "asking": {"certificate": good, "authority": authority},
         "plain": {},
     }
@@ -109,6 +112,24 @@ def test_an_expired_certificate_is_not(make: Callable[..., Flask], servers: Serv
     refused = refusal(make(f"rediss://{HOST}:{servers['expired'].port}/0"))
     assert refused.error_class is ErrorClass.IDENTITY_REFUSED
     assert "expired" in str(refused)
+
+
+@pytest.mark.parametrize(
+    ("name", "exit_code", "found"),
+    [
+        ("good", 0, "ok redis-tls primary: TLS, on this host"),
+        ("expiring", 0, "warning redis-tls primary: its certificate expires on "),
+        ("expired", 1, "failure stores primary: identity refused (certificate: expired)"),
+    ],
+)
+def test_the_doctor_knows_when_a_certificate_expires(
+    make: Callable[..., Flask], servers: Servers, name: str, exit_code: int, found: str
+) -> None:
+    """It warns two weeks before, and fails where each new connection does."""
+    app = make(f"rediss://{HOST}:{servers[name].port}/0")
+    said = run(app, "doctor", "--only", "redis-tls", "--only", "stores")
+    assert found in " ".join(said.output.split())
+    assert said.exit_code == exit_code
 
 
 def test_a_server_that_is_not_believed_is_an_outage_that_names_the_setting(

@@ -21,12 +21,11 @@ from ...policy.health import DATABASE, PRIMARY
 from ...stores.host.forms import archive, path_of, unread
 from ...stores.host.journal import Summary, Waiting
 from ...stores.host.summary import together
-from ...stores.sql.database import Database
-from ...stores.sql.dialects import place_of
+from ...stores.sql.dialects import file_of, place_of
 from ..diagnosis.facts import MAKE_ROOM
 from ..diagnosis.findings import Unknown
 from ..diagnosis.read_host import features_of_workers, file_at
-from ..diagnosis.read_redis import why_no_near_cache
+from ..diagnosis.read_redis import PATIENCE, why_no_near_cache
 from ..diagnosis.stores_now import StoreAnswer
 from ..diagnosis.watching import Watcher
 from .doctor import doctor
@@ -35,7 +34,7 @@ from .iam_token import iam_token
 from .purge import purge
 from .sessions import sessions
 from .watch import watch
-from .words import ALL_FEATURES, PATIENCE, age_of, counted, fitting, folded, waiting_as_json, what_waits
+from .words import ALL_FEATURES, age_of, counted, fitting, folded, waiting_as_json, what_waits
 
 for command in (doctor, drill, iam_token, purge, sessions, watch):
     langpont.add_command(command)
@@ -74,7 +73,8 @@ def status(as_json: bool) -> None:
     with state.monitor.paused():  # where this process has one: the database is probed by one at a time
         look = Watcher(state.backend, patience=PATIENCE).look()
         primaries = [name for name, answer in look.stores.items() if role_of(name) == PRIMARY and not answer.problem]
-        near = {name: _why_not(why_no_near_cache(state.backend, state.backend.endpoint(name))) for name in primaries}
+        near = {name: why_no_near_cache(state.backend, state.backend.endpoint(name)) for name in primaries}
+        near = {name: "MEMORY_BYTES is 0" if why_not is None else why_not for name, why_not in near.items()}
     found, waiting = dict(look.stores), look.journal
     if isinstance(waiting, Unknown):
         found[JOURNAL], waiting = StoreAnswer(None, waiting.why, waiting.error), None
@@ -104,20 +104,11 @@ def _cures(state: State, found: Mapping[str, StoreAnswer]) -> Iterator[str]:
     names: dict[str, list[str]] = {}
     for name, answer in found.items():
         if answer.error is not None:
-            names.setdefault(str(cause_of(answer.error, _file_of(state.backend.database))), []).append(name)
+            names.setdefault(str(cause_of(answer.error, file_of(state.backend.database.engine.url))), []).append(name)
     for cure, those in names.items():
         yield f"{', '.join(those)}: {cure}"
     if found[DATABASE].problem:
         yield "sign-ins are refused (503) for as long as the database takes no writes"
-
-
-def _file_of(database: Database) -> str | None:
-    url = database.engine.url
-    return url.database if url.get_backend_name() == "sqlite" else None
-
-
-def _why_not(near: str | None) -> str:
-    return "MEMORY_BYTES is 0" if near is None else near
 
 
 @langpont.command("journal")

@@ -22,7 +22,8 @@ from ...policy.users import authenticated_at
 from ...session.values import SessionInfo
 from ..diagnosis.findings import Unknown
 from ..diagnosis.one_session import Ambiguous, InRedis, OneSession, SessionState, find, read_session
-from .words import PATIENCE, age_of, counted, fitting, lasting, waiting_as_json
+from ..diagnosis.read_redis import PATIENCE
+from .words import age_of, counted, fitting, lasting, waiting_as_json
 
 
 @click.group("sessions")

@@ -17,9 +17,6 @@ from ...stores.host.journal import Waiting
 COLUMNS = 100
 """Characters of a terminal's line that a table may take."""
 
-PATIENCE = 2.0
-"""Seconds a command waits for a store; no request hangs on it."""
-
 
 def counted(number: int, thing: str, things: str = "") -> str:
     """Return a number of things in words.

@@ -115,7 +115,7 @@ def database_tls(database: Database, facts: Facts) -> Look:
         return "a file of this host"
     how = "?sslmode=verify-full&sslrootcert=…" if database.backend == "postgresql" else "the driver's ssl_… options"
     cure = f"{how} in {PREFIX}DATABASE_URL"
-    return (yield from transport_findings(known(database.transport), cure, cure))
+    return (yield from transport_findings(known(database.transport), facts.at, cure, cure))
 
 
 def lost_commits(database: Database, facts: Facts) -> Look:

@@ -31,6 +31,7 @@ class Transport(NamedTuple):
     :param checks_certificate: the certificate has to be signed by an authority that is trusted.
     :param checks_name: it has to name the host.
     :param has_credentials: a password or a token is sent over it.
+    :param ends_at: when the server's certificate expires, seconds since 1970; None: it is not checked, or not shown.
     """
 
     is_local: bool
@@ -38,6 +39,7 @@ class Transport(NamedTuple):
     checks_certificate: bool | Unknown
     checks_name: bool | Unknown
     has_credentials: bool
+    ends_at: float | None = None
 
 
 # -- Redis -------------------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from ...stores.sql.errors import NAME
 from .facts import Column, Database, Transport
 from .findings import Unknown
 from .read_host import file_at
-from .read_redis import PATIENCE, quickest
+from .read_redis import PATIENCE, end_of, quickest
 
 _LOCAL = ("", "localhost", "127.0.0.1", "::1")
 _RIGHTS = ("SELECT", "INSERT", "UPDATE", "DELETE")
@@ -164,6 +164,7 @@ class _DatabaseReader:
             checks_certificate=context.verify_mode == ssl.CERT_REQUIRED if context and is_known else unsaid,
             checks_name=context.check_hostname if context and is_known else unsaid,
             has_credentials=bool(url.password),
+            ends_at=end_of(getattr(connection, "_sock", None)),
         )
 
 

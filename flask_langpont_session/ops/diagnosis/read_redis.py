@@ -135,7 +135,14 @@ def transport_of(connection: Any) -> Transport | Unknown:
         checks_certificate=context is not None and context.verify_mode == ssl.CERT_REQUIRED,
         checks_name=bool(context and context.check_hostname),
         has_credentials=any(getattr(connection, name, None) for name in ("password", "credential_provider")),
+        ends_at=end_of(wire),
     )
+
+
+def end_of(wire: Any) -> float | None:
+    """Return :attr:`.Transport.ends_at` of a socket."""
+    shown = wire.getpeercert() if hasattr(wire, "getpeercert") else None
+    return ssl.cert_time_to_seconds(shown["notAfter"]) if shown else None
 
 
 def _is_refused(reply: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 
 from ...config.checks import PREFIX
 from ...policy.causes import MORE_MEMORY, PROMOTE
@@ -29,8 +30,15 @@ def _number(info: Mapping[str, str], name: str) -> int:
 # -- transport ---------------------------------------------------------------------------------------------------------
 
 
-def transport_findings(it: Transport, plain_cure: str, trust_cure: str) -> Look:
-    """Look at a connection to any store."""
+_SOON = 14 * 86_400
+"""Seconds before its end from which a certificate is told of."""
+
+
+def transport_findings(it: Transport, at: float, plain_cure: str, trust_cure: str) -> Look:
+    """Look at a connection to any store, made at a time."""
+    if it.ends_at is not None and it.ends_at < at + _SOON:
+        end = datetime.fromtimestamp(it.ends_at, UTC)
+        yield warning(f"its certificate expires on {end:%Y-%m-%d %H:%M} UTC", "renew it, or it is refused from then on")
     if it.is_local:
         return f"{'TLS' if it.is_encrypted else 'without TLS'}, on this host"
     if not it.is_encrypted and it.has_credentials:
@@ -47,7 +55,7 @@ def transport_findings(it: Transport, plain_cure: str, trust_cure: str) -> Look:
 def redis_tls(server: Server, facts: Facts) -> Look:
     plain_cure = f"write rediss:// in place of redis:// in {PREFIX}REDIS_URL and {PREFIX}REPLICA_URL"
     trust_cure = "leave ssl_cert_reqs and ssl_check_hostname of the client as they come"
-    return (yield from transport_findings(known(server.transport), plain_cure, trust_cure))
+    return (yield from transport_findings(known(server.transport), facts.at, plain_cure, trust_cure))
 
 
 # -- roles ---------------------------------------------------------------------------------------------
@@ -130,10 +138,6 @@ def eviction(server: Server, facts: Facts) -> Look:
         found = f"its memory is full, and it refuses writes: {used} of {most} bytes of maxmemory are used ({policy})"
         yield failure(found, MORE_MEMORY)
         return ""
-    return (yield from _evicting(policy, most, used, evicted))
-
-
-def _evicting(policy: str, most: int, used: int, evicted: int) -> Look:
     if policy not in GOOD_POLICIES:
         yield warning(
             f"maxmemory-policy is {policy}: it also removes what shows that data was lost, and sessions in use",

@@ -159,12 +159,12 @@ CHECKS: tuple[Check, ...] = (
     ),
     _of_redis(
         redis.redis_tls,
-        "TLS to every server that is not on this host; certificate and host name are checked",
+        "TLS to every server that is not on this host; certificate and host name are checked; the certificate's end",
         "whatever is on the way could read and change sessions, and take the password",
     ),
     _of_database(
         database.database_tls,
-        "TLS to a database that is not on this host; certificate and host name are checked",
+        "TLS to a database that is not on this host; certificate and host name are checked; its end, with PyMySQL",
         "whatever is on the way could read and change which user a session belongs to",
     ),
     _of_primary(

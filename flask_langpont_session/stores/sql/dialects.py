@@ -178,11 +178,16 @@ def place_of(url: URL) -> str:
     return f"{name}, database {database!r} on {', '.join(hosts) or 'the host that its driver finds'}"
 
 
+def file_of(url: URL) -> str | None:
+    """Return the file of SQLite; None: another database, or one in memory."""
+    is_file = url.get_backend_name() == "sqlite" and url.database != ":memory:"
+    return (url.database or None) if is_file else None
+
+
 def lacks_file(url: URL) -> bool:
     """Return whether the file of SQLite is not there, so that connecting would make it."""
-    file = url.database or ":memory:"
-    is_path = url.get_backend_name() == "sqlite" and file != ":memory:" and not file.startswith("file:")
-    return is_path and not Path(file).exists()
+    file = file_of(url)
+    return file is not None and not file.startswith("file:") and not Path(file).exists()
 
 
 def _driver_of(engine: Engine) -> Driver:

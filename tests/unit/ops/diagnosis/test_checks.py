@@ -24,6 +24,7 @@ from .told import (
     INFO,
     KEY,
     NOW,
+    SECURE,
     columns,
     file,
     server,
@@ -124,6 +125,7 @@ BAD: list[tuple[str, Outcome, Facts, str]] = [
         with_primary(transport=PLAIN._replace(is_encrypted=True, checks_certificate=True)),
         "of any host",
     ),
+    ("redis-tls", WARNING, with_primary(transport=SECURE._replace(ends_at=GOOD.at + 86_400)), "certificate expires on"),
     ("redis-tls", SKIPPED, with_primary(transport=REFUSED), "may not ask"),
     ("write-endpoint", FAILURE, with_info(role="slave"), "it is a replica"),
     (
@@ -227,6 +229,7 @@ FINE: list[tuple[str, Facts, str]] = [
     ("time-outs", with_application(request_budget=0.25), "0.25 s at most"),
     ("grace", with_application(grace=1800.0), "1800 s"),
     ("redis-tls", with_primary(transport=PLAIN._replace(is_local=True, has_credentials=True)), "on this host"),
+    ("redis-tls", with_primary(transport=SECURE._replace(ends_at=GOOD.at + 15 * 86_400)), "must be trusted"),
     ("replica", replace(GOOD, servers={"primary": server("primary")}), "there is none"),
     ("persistence", with_info(aof_enabled="0", connected_slaves="2"), "2 replicas have"),
     ("eviction", with_info(used_memory="800000", maxmemory_policy="noeviction"), "80 % of maxmemory"),
