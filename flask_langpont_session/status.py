@@ -47,7 +47,10 @@ def add_status_page(pages: Blueprint, state_now: Callable[[], State]) -> None:
         state.ensure_started()
         asked = request.args.get("minutes", default=0, type=int) * 60.0
         span = asked if asked in page.SPANS else max(page.SPANS)
-        response = _private(page.render(status_facts(state, span)), "text/html")
+        repeats = request.args.get("every", type=int) == page.EVERY
+        response = _private(page.render(status_facts(state, span)._replace(repeats=repeats)), "text/html")
+        if repeats:
+            response.headers["Refresh"] = str(page.EVERY)
         response.headers["Content-Security-Policy"] = page.POLICY
         response.headers["Referrer-Policy"] = "no-referrer"
         return response

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from typing import Any
 
@@ -17,11 +18,12 @@ from .conftest import MakeApp, parts
 from .forms_site import browser
 
 PAGES = ("/healthz/status", "/healthz/status.css")
+LINK = re.compile(r'<a href="([^"]*)"')
 
 
-def words(html: str) -> str:
+def words(page: str) -> str:
     """The text of a page."""
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", html))
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", page))
 
 
 def test_there_is_no_page_until_it_is_switched_on(make_app: MakeApp) -> None:
@@ -69,6 +71,21 @@ def test_the_function_is_asked_about_each_request(make_app: MakeApp) -> None:
     response = client.get("/healthz/status")
     assert response.status_code == 200
     assert "Cookie" in response.headers["Vary"]
+
+
+def test_a_browser_repeats_the_page_only_if_told_to(make_app: MakeApp) -> None:
+    """One link begins it, by a header, and another ends it; both keep the length of the charts, as that link keeps
+    whether it is repeated."""
+    client = browser(make_app(STATUS_PAGE=lambda request: True))
+
+    def looked_at(query: str) -> tuple[str | None, list[str]]:
+        response = client.get(f"/healthz/status{query}")
+        return response.headers.get("Refresh"), [html.unescape(link) for link in LINK.findall(response.text)]
+
+    plain = (None, ["?minutes=10", "?minutes=10&every=30", "?minutes=60"])
+    repeated = ("30", ["?minutes=10&every=30", "?minutes=10", "?minutes=60&every=30"])
+    assert looked_at("?minutes=10") == looked_at("?minutes=10&every=1") == plain
+    assert looked_at("?minutes=10&every=30") == repeated
 
 
 def test_what_the_page_says_with_and_without_redis(make_app: MakeApp, primary: Valkey) -> None:

@@ -52,6 +52,7 @@ class Facts(NamedTuple):
     :param span: seconds that the charts show, until now.
     :param slices: the history within `span`, oldest first.
     :param changes: of the level, oldest first; the first may be older than `span`.
+    :param repeats: whether the browser loads the page again by itself.
     """
 
     now: float
@@ -68,6 +69,7 @@ class Facts(NamedTuple):
     span: float
     slices: Sequence[Slice]
     changes: Sequence[LevelChange]
+    repeats: bool = False
 
     @property
     def level(self) -> int:

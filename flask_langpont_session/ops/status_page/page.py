@@ -29,6 +29,10 @@ POLICY = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'no
 SPANS = {3600.0: "last hour", 600.0: "last ten minutes"}
 """Seconds that the charts may show → in words."""
 
+EVERY = 30
+"""Seconds between two loads of the page by a browser that was told to repeat it. It is told by a link only: a page that
+renews itself unasked takes readers who need more time from where they are (WCAG 2.2.1)."""
+
 _ROWS = 12
 """Parts of the time, each of which has a row in the last table."""
 
@@ -52,6 +56,7 @@ def render(facts: Facts) -> str:
         charts=charts(facts),
         height=HEIGHT,
         spans=SPANS,
+        every=EVERY,
         periods=periods(facts)[::-1],
         shares=[
             (SOURCE_NAMES[source], whole.answers[source], whole.answers[source] / total if total else 0.0)
