@@ -45,8 +45,7 @@ def add_status_page(pages: Blueprint, state_now: Callable[[], State]) -> None:
         state = state_now()
         _refuse_unless_allowed(state.settings)
         state.ensure_started()
-        asked = request.args.get("minutes", default=0, type=int) * 60.0
-        span = asked if asked in page.SPANS else max(page.SPANS)
+        span = _span(state, request.args.get("minutes", default=0, type=int) * 60.0)
         repeats = request.args.get("every", type=int) == page.EVERY
         response = _private(page.render(status_facts(state, span)._replace(repeats=repeats)), "text/html")
         if repeats:
@@ -59,6 +58,19 @@ def add_status_page(pages: Blueprint, state_now: Callable[[], State]) -> None:
     def status_style() -> Response:
         _refuse_unless_allowed(state_now().settings)
         return _private(page.STYLE, "text/css")
+
+
+def _span(state: State, asked: float) -> float:
+    """Return the seconds that the charts show: those asked for; else as few as show all that a process remembers, so
+    that the charts of a young one are not empty.
+
+    :param asked: seconds; not among the choices: none is asked for.
+    """
+    if asked in page.SPANS:
+        return asked
+    assert state.history is not None
+    age = time.time() - state.history.began
+    return min((span for span in page.SPANS if age <= span), default=max(page.SPANS))
 
 
 def _refuse_unless_allowed(settings: Settings) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+import time
 from typing import Any
 
 import pytest
@@ -86,6 +87,22 @@ def test_a_browser_repeats_the_page_only_if_told_to(make_app: MakeApp) -> None:
     repeated = ("30", ["?minutes=10&every=30", "?minutes=10", "?minutes=60&every=30"])
     assert looked_at("?minutes=10") == looked_at("?minutes=10&every=1") == plain
     assert looked_at("?minutes=10&every=30") == repeated
+
+
+def test_the_charts_of_a_young_process_are_not_empty(make_app: MakeApp) -> None:
+    """They show ten minutes, unless an hour is asked for, until there is more to show."""
+    app = make_app(STATUS_PAGE=lambda request: True)
+    client = browser(app)
+
+    def shown(query: str = "") -> str:
+        return re.findall(r'<h2 id="hour">(.*)</h2>', client.get(f"/healthz/status{query}").text)[0]
+
+    assert (shown(), shown("?minutes=60")) == ("The last ten minutes", "The last hour")
+    history = parts(app).history
+    assert history is not None
+    for age in (601, 3601):
+        history.began = time.time() - age
+        assert (shown(), shown("?minutes=10")) == ("The last hour", "The last ten minutes")
 
 
 def test_what_the_page_says_with_and_without_redis(make_app: MakeApp, primary: Valkey) -> None:
