@@ -30,8 +30,8 @@ SPANS = {3600.0: "last hour", 600.0: "last ten minutes"}
 """Seconds that the charts may show → in words."""
 
 EVERY = 30
-"""Seconds between two loads of the page by a browser that was told to repeat it. It is told by a link only: a page that
-renews itself unasked takes readers who need more time from where they are (WCAG 2.2.1)."""
+"""Seconds between two loads of the page by a browser that was told to repeat it. It is told by a link only: unasked, it
+would take the time to read away (WCAG 2.2.1)."""
 
 _ROWS = 12
 """Parts of the time, each of which has a row in the last table."""
