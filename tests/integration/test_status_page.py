@@ -95,7 +95,7 @@ def test_the_charts_of_a_young_process_are_not_empty(make_app: MakeApp) -> None:
     client = browser(app)
 
     def shown(query: str = "") -> str:
-        return re.findall(r'<h2 id="hour">(.*)</h2>', client.get(f"/healthz/status{query}").text)[0]
+        return str(re.findall(r'<h2 id="hour">(.*)</h2>', client.get(f"/healthz/status{query}").text)[0])
 
     assert (shown(), shown("?minutes=60")) == ("The last ten minutes", "The last hour")
     history = parts(app).history
