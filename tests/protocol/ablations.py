@@ -178,6 +178,13 @@ def _takes_less(self: merges.MergedCopies, merged: Any) -> Any:
     return _refresh(self, {place: (kind, 0) for place, (kind, _) in merged.items()})
 
 
+_wiped_at = entries._wiped_at
+
+
+def _wiped_long_ago(*place: Any) -> int | None:
+    return None if _wiped_at(*place) is None else 0
+
+
 _kept = merges.Carries._kept
 
 
@@ -620,6 +627,7 @@ ABLATIONS: tuple[Ablation, ...] = (
         ("local is_of_copy = since == nil and", "local is_of_copy = false and"),
     ),
     Ablation("what was wiped is not shown", fallback.Fallback, "_unless_wiped", lambda self, ref, name, there: there),
+    Ablation("what is written behind a wipe is no older", entries, "_wiped_at", _wiped_long_ago),
     Ablation("what other workers know goes along", steps, "take_along", _nothing),
     Ablation("a former id is wiped when all of it was brought", merges.Carries, "_kept", _wipes_at_once),
     Ablation("what is lost on the way to another id is counted", merges.Carries, "_lost", lambda self, done: ()),

@@ -290,6 +290,23 @@ KEPT = (
         """,
     ),
     _kept(
+        "what is written behind a wipe is no older",
+        "I25",
+        """
+        visit w0 s0
+        tick all
+        pass 5000
+        b: tick w0
+        fail_over               # the clock of the new primary is behind
+        tick all
+        regenerate w1 s0
+        clear w0 s0             # it waits in the journal, by the clock of the former one
+        write w1 s0             # and behind it this, by that of the new one
+        rest
+        kept s0
+        """,
+    ),
+    _kept(
         "what other workers know goes along",
         "I30",
         _ANOTHER_ID_BY_A_WORKER_THAT_KNOWS_LESS.format(fault="", check="shown w1 s0"),

@@ -48,6 +48,7 @@ LOAD_BEARING = {
     "a copy tells its host whose it is",
     "a wipe that its host knows is given back", "newer copies of other workers are given back",
     "each kind of sessions is given back",
+    "what is written behind a wipe is no older",
     "what other workers know goes along", "a former id is wiped when all of it was brought",
     "what is lost on the way to another id is counted",
     "the additions of a copy go along",

@@ -285,12 +285,14 @@ def put_write(db: sqlite3.Connection, entry: PendingWrite) -> PendingWrite | Non
     if entry.operation is Operation.WIPE:
         _put_wipe(db, place, entry)
         return None
-    waiting, is_wiped = of_field(db, entry), entry.basis is not Basis.BLIND and _is_wiped(db, place)
-    if entry.basis is Basis.UNSEEN and not _has_seen(waiting, is_wiped, entry):
+    waiting, wiped_us = of_field(db, entry), _wiped_at(db, place)
+    if entry.basis is Basis.UNSEEN and not _has_seen(waiting, wiped_us is not None, entry):
         return entry
-    if is_wiped:
-        # Nothing was there any more, whatever version was read. It must not lose against the wipe itself.
-        entry = replace(entry, basis=Basis.BLIND, moment=entry.acknowledged, base=None)
+    if wiped_us is not None and entry.operation is not Operation.ADD:
+        # Nothing was there any more, whatever version was read. It must not lose against the wipe itself, whichever
+        # server's clock that was by.
+        moment = entry.moment if entry.basis is Basis.BLIND else entry.acknowledged
+        entry = replace(entry, basis=Basis.BLIND, moment=max(moment, wiped_us), base=None)
     lost = next((row for row in waiting if _knows_more(entry, row) and entry.base not in (None, row.value)), None)
     if waiting:
         if entry.operation is Operation.ADD:
@@ -315,7 +317,7 @@ def _put_wipe(db: sqlite3.Connection, place: tuple[str, bool, str], wipe: Pendin
     """Keep a wipe, in the place of all that waits. It may have come late: what was acknowledged after it, by a worker
     that did not know of it, stays."""
     db.execute(f"DELETE FROM writes WHERE {_CATEGORY} AND at_ms <= ?", (*place, wipe.at_ms))
-    if not _is_wiped(db, place):
+    if _wiped_at(db, place) is None:
         db.execute(_INSERT, _values(wipe))
 
 
@@ -326,8 +328,10 @@ def _has_seen(waiting: Sequence[PendingWrite], is_wiped: bool, guess: PendingWri
     return all(row.operation is not Operation.ADD and row.value == guess.base for row in waiting)
 
 
-def _is_wiped(db: sqlite3.Connection, place: tuple[str, bool, str]) -> bool:
-    return db.execute(f"SELECT 1 FROM writes WHERE {FIELD}", (*place, WIPED_FIELD)).fetchone() is not None
+def _wiped_at(db: sqlite3.Connection, place: tuple[str, bool, str]) -> int | None:
+    """Return the moment of a wipe that waits, microseconds by the Redis clock; None: there is none."""
+    row = db.execute(f"SELECT moment FROM writes WHERE {FIELD}", (*place, WIPED_FIELD)).fetchone()
+    return row and int(row[0])
 
 
 def _in_place_of(waiting: Sequence[PendingWrite], new: PendingWrite) -> PendingWrite:

@@ -290,6 +290,14 @@ def test_a_value_gives_way_to_what_may_be_later_than_what_it_was_made_from(
     assert outdated == ({} if stays else {(new, made.category, Basis.SEEN): 1})
 
 
+def test_what_is_written_behind_a_wipe_is_no_older_than_it(journal: Journal) -> None:
+    """I20: the wipe waits by the clock of a server that was ahead. Whatever a value was made from, it stays."""
+    wipe = replace(blind_write(WIPED_FIELD), operation=Operation.WIPE, moment=900)
+    behind = [replace(blind_write("a", b"1"), moment=5), replace(blind_write("b", b"1"), basis=Basis.SEEN, moment=3)]
+    journal.put([wipe, *behind])
+    assert [(write.field, write.moment) for write in journal.pending_writes()] == [("@", 900), ("a", 900), ("b", 900)]
+
+
 def test_an_id_that_was_given_up_shows_nothing(journal: Journal) -> None:
     """I20. What it had is still to be brought to the other one; an id that is left to run out shows what it has."""
     journal.carry(Carry("first", "second", "a", ["ui"], left_us=5))
