@@ -70,6 +70,9 @@ IDLE = 3600.0
 JOURNAL_ENTRIES = 100_000
 """Of ``JOURNAL_MAX_BYTES``, its default."""
 
+VISITORS = 0.5
+"""The share of the journal that changes of visitors may take."""
+
 
 @dataclass(frozen=True)
 class Demand:
@@ -237,12 +240,14 @@ class Plan:
         yield from self._parts_of_the_database()
         demand = self.demand
         kept = demand.requests * demand.writes / demand.hosts
+        of_visitors = kept * (1 - demand.users)
+        full = JOURNAL_ENTRIES / kept if kept else math.inf
+        half = VISITORS * JOURNAL_ENTRIES / of_visitors if of_visitors else math.inf
         yield (
             "journal, all shards away",
-            f"{kept:,.0f} entries a second per host",
-            f"{JOURNAL_ENTRIES:,} entries (`JOURNAL_MAX_BYTES`)",
-            f"{JOURNAL_ENTRIES / kept if kept else math.inf:,.0f} s of an outage; with one shard of {self.shards} away "
-            f"{self.shards} times as long",
+            f"{kept:,.0f} entries a second per host at most: further changes of a category add none",
+            f"{JOURNAL_ENTRIES:,} entries (`JOURNAL_MAX_BYTES`), {VISITORS:.0%} of them of visitors",
+            f"{min(full, half):,.0f} s of an outage; with one shard of {self.shards} away {self.shards} times as long",
             "a larger `JOURNAL_MAX_BYTES`, or more hosts: each has a journal of its own",
         )
         yield (
@@ -290,6 +295,14 @@ class Plan:
             f"each further {each:,.0f} active sessions",
             "a larger `VERIFY_INTERVAL` (rights that are withdrawn count that much later), then more cores; replicas "
             "of the database are not used",
+        )
+        yield (
+            "database reads, all shards away",
+            f"{demand.requests * demand.users:,.0f} a second at most",
+            f"{core:,.0f} a second per core, at {BUSY:.0%} of it",
+            f"each further {core / demand.users if demand.users else math.inf:,.0f} requests a second",
+            "send a user's requests to the same worker, which asks at most once in 2 s about each session; then more "
+            "cores",
         )
         yield (
             "sign-in commits",

@@ -84,7 +84,7 @@ def _levels(facts: Facts) -> Chart:
         y = HEIGHT - (level + 1) * row
         x = min(began - left, facts.span - least)
         found.append(Rectangle(x, y + row * 0.2, max(ended - began, least), row * 0.6, f"level-{level}"))
-    worst = max(level for level in LEVELS if seconds[level] or level == facts.level)
+    worst = max(level for level in LEVELS if seconds[level] or level == facts.report["level"])
     if worst:
         away = ", ".join(f"{duration(seconds[level])} at level {level}" for level in LEVELS if level and seconds[level])
         said = f"{away}; the worst was level {worst} ({LEVELS[worst]})."

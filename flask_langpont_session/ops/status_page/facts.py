@@ -70,8 +70,3 @@ class Facts(NamedTuple):
     slices: Sequence[Slice]
     changes: Sequence[LevelChange]
     repeats: bool = False
-
-    @property
-    def level(self) -> int:
-        """Return the level of the process now; of several shards, of the worst."""
-        return int(self.report["level"])

@@ -75,7 +75,7 @@ def _rows(facts: Facts) -> list[Row]:
         levels = [period.level for period in periods(facts) if period.began < ended and period.ended > began]
         times = [*_times(part, REDIS), *_times(part, DATABASE)]
         answers = [part.answers[source] for source in SOURCES]
-        found.append(Row(began, max(levels, default=facts.level), times, answers, part.waiting))
+        found.append(Row(began, max(levels, default=facts.report["level"]), times, answers, part.waiting))
     return found[::-1]
 
 
