@@ -21,10 +21,10 @@ from typing import Any, NamedTuple
 
 from flask import Flask, session
 
+from devservers.constants import extended
 from devservers.processes import wait_until
 from devservers.servers import Valkey
 from devservers.web import WebServer
-from flask_langpont_session import LangPontSession
 from flask_langpont_session.extension import state_of
 from tests.faults.proxy import REFUSE, FaultProxy
 from tests.infra.cloudwatch_endpoint import Endpoint
@@ -64,7 +64,7 @@ def create_hosts() -> Callable[..., Iterable[bytes]]:
 def _create_in(folder: str) -> Flask:
     app = Flask("shop", instance_path=folder)
     app.config.from_prefixed_env()
-    LangPontSession(app)
+    extended(app)
     state_of(app).backend.database.upkeep.create_tables()
 
     @app.post("/write")

@@ -10,7 +10,7 @@ import time
 
 from flask import Flask, session
 
-from flask_langpont_session import LangPontSession
+from devservers.constants import extended
 from flask_langpont_session.aws import client
 from flask_langpont_session.extension import state_of
 from flask_langpont_session.ops.alerts import alerts
@@ -30,7 +30,7 @@ def create_app() -> Flask:
     client.READ_TIMEOUT = float(os.environ.get("SNS_TIMEOUT", client.READ_TIMEOUT))
     app = Flask("app", instance_path=os.environ["FOLDER"])
     app.config.from_prefixed_env()
-    LangPontSession(app)
+    extended(app)
     state_of(app).backend.database.upkeep.create_tables()
 
     @app.get("/pid")

@@ -8,7 +8,7 @@ import threading
 
 from flask import Flask
 
-from flask_langpont_session import LangPontSession
+from devservers.constants import extended
 
 from .conftest import add_views
 
@@ -21,7 +21,7 @@ def main() -> None:
     settings, cookies, folder = json.loads(os.environ[ASKED])
     app = Flask("app", instance_path=folder)
     app.config.update(settings)
-    LangPontSession(app)
+    extended(app)
     add_views(app)
     answers: list[list[object]] = []
 

@@ -15,7 +15,7 @@ from collections import Counter  # noqa: E402
 import gevent  # noqa: E402
 from flask import Flask  # noqa: E402
 
-from flask_langpont_session import LangPontSession  # noqa: E402
+from devservers.constants import extended  # noqa: E402
 from flask_langpont_session.extension import state_of  # noqa: E402
 from flask_langpont_session.stores.redis.store import RedisStore  # noqa: E402
 from tests.topologies.conftest import PATIENT  # noqa: E402
@@ -28,7 +28,7 @@ def main(url: str, folder: str) -> None:
     settings = {"REDIS_URL": f"{url}?max_connections=5000", **PATIENT}
     app.config.update(SECRET_KEY="test key of the test suite, 32+ bytes", TESTING=True)
     app.config.update({f"LANGPONT_SESSION_{key}": value for key, value in settings.items()})
-    LangPontSession(app)
+    extended(app)
     store = state_of(app).backend.primary
     assert isinstance(store, RedisStore)
     digests = fill(store, 20)
