@@ -144,7 +144,8 @@ def listen(fault: Fault, scene: Scene, sns: Endpoint) -> Said:
             text = asked[name]()
             if not said.get(name) or said[name][-1][1] != text:
                 said.setdefault(name, []).append((round(time.monotonic() - began, 1), text))
-            time.sleep(max(0.0, 1.0 - (time.monotonic() - began - at)))  # at most one look a second
+            # As an operator repeats a command; more looks would keep two cores busy.
+            time.sleep(max(0.0, 1.0 - (time.monotonic() - began - at)))
 
     with fault.happens(scene), ThreadPoolExecutor(len(asked)) as pool:
         began = time.monotonic()

@@ -262,7 +262,7 @@ _TRIGGERS = [
 
 def _blip(scene: Scene) -> AbstractContextManager[Any]:
     with network("redis", RESET)(scene):
-        time.sleep(0.1)  # how long it lasts is what it is
+        time.sleep(0.1)  # the blip itself, which must raise no alert
     return nullcontext()
 
 
