@@ -358,7 +358,7 @@ class Journal:
         return entries
 
     def forget_carries(self, entries: Iterable[Carry], copies: Iterable[SharedCopy] = ()) -> Shared:
-        """Forget carries that are done. From here on it waits that what a former id had is wiped, if that was given up.
+        """Forget carries that are done, and let the wipes of former ids that were given up wait in their place.
 
         :param copies: and the return value: as of :meth:`forget_writes`.
         """
