@@ -457,12 +457,17 @@ def test_a_kept_value_wins_unless_its_field_was_written_since(
         ("d", SECOND_WRITE, None, "", ABSENT, CONFLICT),
         ("d", BEFORE, None, "write.1 ", ABSENT, APPLIED),
         ("d", BEFORE, None, "write.2 ", ABSENT, CONFLICT),
+        # made from nothing: where it is not known when that was written also over what is known to be older
+        ("d", BEFORE, b"1", "", TIME, APPLIED),
+        ("d", BEFORE, b"7", "", TIME, CONFLICT),
+        ("d", BEFORE, None, "", TIME, CONFLICT),
+        ("a", FIRST, b"2", "", TIME, CONFLICT),
     ],
 )
 def test_what_is_set_where_nothing_is_or_may_be(
     store: RedisStore, client: Any, name: str, moment: str, base: Any, doubts: str, mode: str, outcome: Outcome
 ) -> None:
-    """I16: what was made without knowing what is there replaces nothing."""
+    """I16: what was made without knowing what is there replaces nothing, or only what is older."""
     moments = given(store)
     before = data(client)
     assert outcomes(store, put(name, b"9", moments[moment], base, mode, doubts)) == [outcome]

@@ -575,7 +575,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     ),
     _script(
         "what was written since is not replaced",
-        ("return since == false or (base and now_there == base) or (since == nil and not now_there)", "return true"),
+        ("return since == false or is_as_then or (since == nil and not now_there)", "return true"),
     ),
     _script(
         "written since: the field, not its category",
@@ -616,6 +616,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("what was merged is read back first", merges.MergedCopies, "refresh", _whether_or_not_it_is_read),
     Ablation("what was merged and not read back is made from", journal.Journal, "note_merged", _nothing),
     Ablation("what was merged and lost since is made from", journal.Journal, "note_merged", _what_could_not_be_read),
+    Ablation("what waits is later than what is given back", entries, "written_at", lambda meta, name: sys.maxsize),
     Ablation("a copy tells its host whose it is", giving_back.Refill, "_tell_whose_it_is", _nothing),
     Ablation("a wipe that its host knows is given back", register.Register, "wiped_version", lambda *arguments: 0),
     Ablation("newer copies of other workers are given back", giving_back.Refill, "_is_of_others", _unless_it_has_one),

@@ -175,6 +175,36 @@ KEPT = (
         ),
     ),
     _kept(
+        "what waits is later than what is given back",
+        "I25",
+        """
+        visit w0 s0
+        tick all
+        write w1 s0
+        cut h0 A
+        regenerate w1 s0
+        write w0 s0             # it waits behind what the former id has
+        join_all
+        tick w0
+        pass 1000
+        b: tick w0
+        step b
+        step b
+        step b
+        step b
+        step b
+        step b
+        step b
+        step b
+        step b
+        step b
+        step b                  # that is brought
+        fail_over               # to a server that has nothing of it: it is given back, as new as it was brought
+        rest
+        kept s0
+        """,
+    ),
+    _kept(
         "a wipe that its host knows is given back",
         "I25",
         _CHANGED_WHILE_CUT_OFF.format(reader="w0", change="clear", merger="w1", end="tick w1\ncrash w1", check="kept"),

@@ -42,7 +42,7 @@ LOAD_BEARING = {
     "what no worker has any more is counted", "what was not given back is counted",
     "what was seen is there", "a loss is looked for before a merge",
     "a wipe of what was given back", "what was wiped is not shown", "a wipe is later than what its host has seen",
-    "what waits was made from its own merge",
+    "what waits was made from its own merge", "what waits is later than what is given back",
     "what was merged is there still", "what was merged is read back first",
     "what was merged and not read back is made from", "what was merged and lost since is made from",
     "a copy tells its host whose it is",

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ...policy.changes import Basis, Operation
-from ...policy.copies import CategoryCopy, RecordRef, SharedCopy, is_written_by, may_be_later
+from ...policy.copies import CategoryCopy, RecordRef, SharedCopy, is_written_by, may_be_later, written_at
 from ...policy.errors import ErrorClass, StoreError
 from ...policy.ids import ANONYMOUS
 from ...policy.servers import ServerRecord
@@ -213,7 +213,7 @@ class PendingWrite:
     :param basis: what a value was made from.
     :param moment: microseconds by the Redis clock: the version of a value that was seen, else when it was written; of
         an addition that was sent, when that was. Of auth of a signed-in session: the version of its row.
-    :param base: the encoded value that the request saw; None: none.
+    :param base: the encoded value that the request saw, or that is known to be older; None: none.
     :param doubts: ids of the writes by which Redis may have it already, each with a blank behind it.
     :param token: of an addition its id; else empty.
     :param is_sent: an addition that Redis may have: it is not changed any more.
@@ -375,7 +375,9 @@ def put_copy(
 ) -> Counter[Basis]:
     """Share a copy, unless one as new is there or the session is revoked. Values that wait and have lost against it go:
     those that were made from an older version, and differ from what they were made from now; and those whose request
-    could not read what the copy has. Without that, all that is made from such a value would be lost with it.
+    could not read what the copy has. Without that, all that is made from such a value would be lost with it. Of values
+    that were made from nothing, and are later than what the copy has, that is noted: Redis that is given it back does
+    not know when it was written.
 
     :param is_outdated: a worker of this host has seen a later version, in which all may be different.
     :return: how many values that were, by what they were made from.
@@ -392,12 +394,16 @@ def put_copy(
         return lost
     waiting = db.execute(
         """SELECT seq, field, value, basis, base, doubts, moment FROM writes
-        WHERE digest = ? AND shadow = 0 AND category = ? AND (basis = ? AND moment < ? OR basis = ?)""",
-        (digest, category, Basis.SEEN, copy.version, Basis.UNSEEN),
+        WHERE digest = ? AND shadow = 0 AND category = ? AND token = '' AND (basis <> ? OR moment < ?)""",
+        (digest, category, Basis.SEEN, copy.version),
     ).fetchall()
     for seq, name, value, basis, base, doubts, moment in waiting:
         now = stored.get(name)
-        if basis == Basis.UNSEEN:
+        if basis == Basis.BLIND:
+            has_lost = False
+            if copy.mark and written_at(copy.mark, name) < moment:
+                db.execute("UPDATE writes SET base = ? WHERE seq = ?", (now, seq))
+        elif basis == Basis.UNSEEN:
             has_lost = now not in (None, value) and not is_outdated
         else:
             # What Redis has may be this very value as it was before, by a merge whose answer was lost.

@@ -9,7 +9,8 @@
 -- Moments are microseconds by this server's clock.
 -- mode 'since': the value was made from the version that the moment is. It is applied unless the field was written
 -- since; then only over the base value. 'time': it was made from nothing at that moment, and is applied unless the
--- field was written later. 'absent': it was made without knowing what is there: it is applied only where the field is
+-- field was written later; where that is not known, over the base value, which is older. 'absent': it was made without
+-- knowing what is there: it is applied only where the field is
 -- absent, and was not deleted lately. Of an addition, 'mode' is its id; what a record remembers of that id is not
 -- added again. Its moment is when it was sent first, 0: never before. With a base value it is made only to what is there: this
 -- server may yet be given back what it was made to.
@@ -82,7 +83,8 @@ local function may_replace(name, mode, moment, base, doubtful)
     local is_ours = string.find(doubtful, author or (now_there and horizon_author) or '?', 1, true)
     return is_ours or not (now_there or author or since)
   end
-  return since == false or (base and now_there == base) or (since == nil and not now_there)
+  local is_as_then = base and now_there == base and not (since and mode == 'time')
+  return since == false or is_as_then or (since == nil and not now_there)
 end
 
 -- Does the record say that the field was written by one of these writes, or as late as that? Else an older value, which

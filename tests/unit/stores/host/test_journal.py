@@ -290,6 +290,18 @@ def test_a_value_gives_way_to_what_may_be_later_than_what_it_was_made_from(
     assert outdated == ({} if stays else {(new, made.category, Basis.SEEN): 1})
 
 
+@pytest.mark.parametrize(("written_us", "base"), [(199, b"0"), (200, None)])
+def test_a_value_may_replace_an_older_one_of_a_copy(journal: Journal, written_us: int, base: bytes | None) -> None:
+    """I25: a server that is given the copy back does not know when its fields were written. An addition stays as it
+    is."""
+    value = replace(blind_write("a", b"2"), moment=200)
+    journal.put([value, addition(1)])
+    mark = b"%8b%016d%016d000000write.1%011d" % (b"d", 300, written_us, 0)
+    fields = {value.field: b"0", addition(1).field: b"3"}
+    journal.board.publish_copies([SharedCopy(value.digest, value.category, CategoryCopy(300, fields, mark))])
+    assert [(entry.value, entry.base) for entry in journal.pending_writes()] == [(b"2", base), (None, None)]
+
+
 def test_what_is_written_behind_a_wipe_is_no_older_than_it(journal: Journal) -> None:
     """I20: the wipe waits by the clock of a server that was ahead. Whatever a value was made from, it stays."""
     wipe = replace(blind_write(WIPED_FIELD), operation=Operation.WIPE, moment=900)
