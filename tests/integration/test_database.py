@@ -403,35 +403,6 @@ def test_log_out_until_a_moment_includes_that_moment_s7(database: Database) -> N
     assert epochs(database) == {"7": 0}
 
 
-def test_log_out_until_a_moment_is_idempotent(database: Database) -> None:
-    """Said again it reports the same rows and changes none of them."""
-    began(database, "old", HOUR)
-    create(database, "new")
-    until = in_ms(-HOUR // 2)
-    assert [database.kill_user_until("7", until) for _ in range(2)] == [["old"], ["old"]]
-    assert load(database, "old").version == 2
-    with database.engine.begin() as connection:
-        connection.execute(SESSIONS.update().values(updated_at=0))
-    database.kill_user_until("7", until)
-    assert changed(database, DAY) == []
-    assert database.kill_user_until("nobody", until) == []
-
-
-def test_log_out_until_a_moment_wins_over_updates_at_the_same_time(database: Database) -> None:
-    """Every session is dead in the end and stays so, whatever the order."""
-    for number in range(10):
-        digest = f"digest{number}"
-        create(database, digest)
-        results = together(
-            partial(update, database, 1, digest),
-            partial(database.kill_user_until, "7", in_ms(HOUR)),
-            partial(load, database, digest, HOUR, in_ms(HOUR)),
-        )
-        assert not [result for result in results if isinstance(result, Exception)]
-        assert load(database, digest).state is RowState.DEAD
-        assert update(database, load(database, digest).version, digest) is None
-
-
 def test_many_sessions_are_locked_in_one_order(postgres: Postgres) -> None:
     """While the first row is locked by another client, none of the others is held: no two can wait for each other."""
     database = Database(make_engine(postgres.url, LONG), timeout=LONG)
@@ -522,40 +493,6 @@ def test_one_that_ends_and_one_that_uses_an_idle_session_at_once_s4(
         # Each may find the row locked by the other; then it knows no better than what it read.
         assert ending.state in {row.state, RowState.IDLE_EXPIRED}
         assert using.state in {row.state, RowState.VALID}
-
-
-@pytest.mark.real_time("what hangs is given up within a bound")
-@pytest.mark.usefixtures("on_time")
-def test_what_cannot_be_noted_does_not_change_the_answer(database: Database) -> None:
-    """A locked row: a session that is known to be in use is, one that is not known to be is not ended; the next read
-    does it."""
-    for digest in ("used", "unused"):
-        create(database, digest, idle_ms=-1000)
-    later = in_ms(HOUR)
-    with locked(database, "used"), soon():
-        used = load(database, "used", HOUR, later)
-    with locked(database, "unused"), soon():
-        unused = load(database, "unused", HOUR, 0)
-    assert (used.state, used.idle_expires_at) == (RowState.VALID, later)
-    assert (unused.state, unused.version) == (RowState.IDLE_EXPIRED, 1)
-    assert [load(database, digest).state for digest in ("used", "unused")] == [RowState.IDLE_EXPIRED] * 2
-    assert load(database, "used", HOUR, later).state is load(database, "used").state is RowState.VALID
-    assert load(database, "unused", HOUR, 0).state is RowState.DEAD
-
-
-# -- lists ---------------------------------------------------------------------------------------------------------
-
-
-def test_purging_removes_what_ended_long_ago(database: Database) -> None:
-    """A purge leaves what is dead but could still be asked for, and never deletes more than the limit at once."""
-    for number in range(5):
-        create(database, f"ended{number}", absolute_ms=-HOUR)
-    create(database, "just ended", absolute_ms=-1000)
-    create(database, "idle", idle_ms=-2 * HOUR)
-    create(database, "dead")
-    database.kill("dead")
-    assert [database.upkeep.purge(HOUR // 2, limit=3) for _ in range(3)] == [3, 2, 0]
-    assert {row.digest for row in changed(database, DAY)} == {"just ended", "idle", "dead"}
 
 
 # -- tables --------------------------------------------------------------------------------------------------------
@@ -750,19 +687,6 @@ def test_a_restart_that_was_not_noticed_costs_nothing(on_postgres: Database, sic
     for _ in range(4):
         assert on_postgres.load("digest", timeout=LONG) is None
     assert on_postgres.kill("digest", timeout=LONG) is None
-
-
-def test_rights_that_are_missing_are_a_refused_identity(on_postgres: Database, sick_postgres: Postgres) -> None:
-    """The credentials work, but not for these tables."""
-    with on_postgres.engine.begin() as connection:
-        connection.exec_driver_sql("DROP ROLE IF EXISTS stranger")
-        connection.exec_driver_sql("CREATE ROLE stranger LOGIN PASSWORD 'sesame'")
-    url = sa.make_url(sick_postgres.url).set(username="stranger", password="sesame")
-    stranger = Database(make_engine(url.render_as_string(hide_password=False), LONG), timeout=LONG)
-    with pytest.raises(StoreError, match="InsufficientPrivilege") as caught:
-        stranger.load("digest")
-    assert caught.value.error_class is ErrorClass.IDENTITY_REFUSED
-    stranger.close()
 
 
 @pytest.mark.parametrize(("granted", "takes_writes"), [("SELECT, INSERT, UPDATE", True), ("SELECT, UPDATE", False)])

@@ -18,7 +18,7 @@ from flask_langpont_session.ops.diagnosis.findings import Unknown
 from flask_langpont_session.ops.diagnosis.one_session import read_session
 from flask_langpont_session.stores.codec.cipher import FORMAT
 
-from .behind import browser, key, resting, sign_in, wait_for_level, wait_until_home
+from .behind import browser, key, sign_in, wait_for_level, wait_until_home
 from .conftest import MakeApp, close, cookie_of, on_sqlite, parts
 
 NEW, OLD = bytes(range(200, 232)).hex(), bytes(range(100, 132)).hex()
@@ -126,28 +126,6 @@ def test_nothing_can_be_read_in_an_outage(
     assert browser(sibling, user.cookie).get("/all").json["source_lang"] == f"{MARKER} in the outage"
 
 
-def test_auth_that_waits_for_the_database_is_sealed_too(make_app: MakeApp, postgres: Any, tmp_path: Path) -> None:
-    """An ordinary key of auth, written while the database is down, and the value that it was made from."""
-    engine = sa.create_engine(postgres.url)
-    with engine.begin() as connection:
-        connection.execute(sa.text("DROP TABLE IF EXISTS langpont_sessions, langpont_users"))
-    engine.dispose()
-    app = make_app(DATABASE_URL=postgres.url, DURABLE_KEYS=["draft"], **KEYS)
-    user = sign_in(app, draft=f"{MARKER} before")
-    with resting(app):
-        postgres.kill()
-        user.post("/set", json={"draft": f"{MARKER} in the outage"})
-        assert parts(app).backend.journal.counts()["writes"] == 1
-        assert MARKER.encode() not in on_disk(tmp_path)
-        assert user.get("/get/draft").json["value"] == f"{MARKER} in the outage"
-        postgres.start()
-    wait_until_home(app)
-    assert MARKER.encode() not in in_database(postgres.url)
-    assert user.get("/get/draft").json["value"] == f"{MARKER} in the outage"
-    row = parts(app).backend.database.load(user.digest)
-    assert row is not None and row.payload["draft"] == f'"{MARKER} in the outage"'.encode()
-
-
 # -- keys that are exchanged -------------------------------------------------------------------------------------------
 
 
@@ -238,28 +216,3 @@ def test_the_log_says_that_plain_text_is_not_read_any_more(make_app: MakeApp, ca
         assert browser(app, user.cookie).get("/who").json["user"] is None
     assert len(said(caplog, "ENCRYPTION_SWITCH_OVER")) == 1
     assert user.digest not in caplog.text
-
-
-# -- what stays as it was ----------------------------------------------------------------------------------------------
-
-
-def test_a_hit_of_the_near_cache_is_not_decrypted_again(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The worker keeps opened values: a request that asks no store decrypts nothing."""
-    from flask_langpont_session.stores.codec.sealing import SealingCodec
-
-    app = make_app(**KEYS)
-    user = sign_in(app, lang="ja")
-    opened: list[str] = []
-    plainly = SealingCodec.value_from_store
-
-    def noting(codec: SealingCodec, digest: str, category: str, field: str, *rest: Any) -> bytes:
-        opened.append(field)
-        return plainly(codec, digest, category, field, *rest)
-
-    monkeypatch.setattr(SealingCodec, "value_from_store", noting)
-    parts(app).monitor.tick()
-    user.get("/all")
-    for _ in range(3):
-        opened.clear()
-        assert user.get("/all").json["lang"] == "ja"
-    assert opened == []

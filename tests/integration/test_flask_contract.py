@@ -200,23 +200,6 @@ def test_a_streaming_response_reads_while_it_is_sent(app: Flask) -> None:
     assert client.get("/stream").text == "jp-[1, 2]"
 
 
-def test_a_stream_that_begins_in_the_view_saves_what_came_first(app: Flask) -> None:
-    """Up to its first piece a stream runs before the save, as with Flask; that part is stored."""
-
-    @app.get("/stream")
-    def stream() -> Response:
-        def body() -> Iterator[str]:
-            yield "x"
-
-        session["theme"] = "dark"
-        return Response(stream_with_context(body()))
-
-    client = browser(app)
-    response = client.get("/stream")
-    assert response.text == "x"
-    assert client.get("/all").json == {"theme": "dark"}
-
-
 # -- a save that runs twice, or not at all -----------------------------------------------------------------------------
 
 
@@ -265,14 +248,6 @@ def test_a_save_may_run_twice(app: Flask, sign_in: bool) -> None:
     assert browser(app, cookies[0]).get("/all").json == expected
 
 
-def test_a_save_without_a_session_does_nothing(app: Flask) -> None:
-    """Opening failed before there was a session: the error page is sent, without cookie."""
-    response = app.response_class()
-    app.session_interface.save_session(app, None, response)  # type: ignore[arg-type]
-    assert not response.headers.getlist("Set-Cookie")
-    assert "Vary" not in response.headers
-
-
 def test_without_a_secret_key_flask_explains_it(app: Flask) -> None:
     """No key, no session: Flask's own error where a view writes, a page where none does."""
     app.secret_key = None
@@ -301,21 +276,6 @@ def test_the_secret_key_may_be_an_attribute_of_a_class(primary: Valkey, tmp_path
 
 
 # -- new, modified, accessed, Vary -------------------------------------------------------------------------------------
-
-
-def test_new_means_that_no_id_came_with_the_request(app: Flask) -> None:
-    """True for a visitor without cookie, also after the first write of this request; False from the next one on."""
-
-    @app.post("/new")
-    def new() -> Any:
-        before = session.new
-        session["lang"] = "jp"
-        return jsonify([before, session.new])
-
-    client = browser(app)
-    assert client.post("/new").json == [True, True]
-    assert client.post("/new").json == [False, False]
-    assert browser(app, "forged").post("/new").json == [True, True]
 
 
 def test_modified_means_what_it_means_in_flask(app: Flask) -> None:
@@ -351,32 +311,6 @@ def test_modified_means_what_it_means_in_flask(app: Flask) -> None:
         with app.test_request_context(headers={"Cookie": f"session={client.get_cookie('session').value}"}):
             change()
             assert session.modified
-
-
-def test_popitem_takes_the_last_key_as_of_a_dict(app: Flask) -> None:
-    """All that is there goes one after the other; then there is a KeyError, as from an empty dict."""
-    with app.test_request_context():
-        session.update(lang="jp", cart=[1], theme="dark")
-        expected = list(dict(session).items())[::-1]
-        assert [session.popitem() for _ in expected] == expected
-        with pytest.raises(KeyError, match="empty"):
-            session.popitem()
-
-
-# -- the mapping -------------------------------------------------------------------------------------------------------
-
-
-def test_a_key_that_no_feature_claims_is_logged_once(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
-    """The catch-all takes it, and the log names it once, without its value."""
-    client = browser(app)
-    with caplog.at_level(logging.INFO):
-        for value in ("first value", "second value"):
-            client.post("/set", json={"my_own_key": value, "lang": "jp"})
-        browser(app).post("/set", json={"my_own_key": "third value"})
-    lines = [record.getMessage() for record in caplog.records if "my_own_key" in record.getMessage()]
-    assert len(lines) == 1
-    assert "value" not in lines[0].replace("values", "")
-    assert not [record for record in caplog.records if "'lang'" in record.getMessage()]
 
 
 # -- ids and dates -----------------------------------------------------------------------------------------------------

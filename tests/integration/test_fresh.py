@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from flask import Flask, jsonify, request
 
-from devservers.servers import Postgres, Valkey
+from devservers.servers import Postgres
 from flask_langpont_session import requires_fresh, session
 from tests.faults.proxy import HANG, FaultProxy
 
@@ -21,8 +21,6 @@ from .behind import (
     wait_until_lost,
 )
 from .conftest import MakeApp, cookie_of, parts
-
-"""A busy machine is no outage."""
 
 
 @pytest.fixture
@@ -101,100 +99,22 @@ def proxy(postgres: Postgres) -> Iterator[FaultProxy]:
     postgres.start()
 
 
-class Outage:
-    """A database that can be stopped or black-holed, and an application on it."""
-
-    def __init__(self, app: Flask, how: str, postgres: Postgres, proxy: FaultProxy) -> None:
-        self.app = app
-        self._how = how
-        self._postgres = postgres
-        self._proxy = proxy
-
-    def begin(self) -> None:
-        if self._how == "stopped":
-            self._postgres.kill()
-        else:
-            self._proxy.impose(HANG)
-
-    def end(self) -> None:
-        if self._how == "stopped":
-            self._postgres.start()
-        self._proxy.heal()
-
-    def assert_happened(self) -> None:
-        """The database was asked and did not answer."""
-        wait_until_lost(self.app, "database")
-        assert self._how == "stopped" or self._proxy.hits["hang"] > 0
-
-
-@pytest.fixture(params=["stopped", "black hole"])
-def outage(request: pytest.FixtureRequest, postgres: Postgres, proxy: FaultProxy, make_app: MakeApp) -> Outage:
-    url = proxy.instead_of(postgres.url)
-    # What is stopped refuses at once; only the silence has to be waited for.
-    timeout = 3.0 if request.param == "stopped" else 1.0
-    app = with_views(make_app(DATABASE_URL=url, DATABASE_TIMEOUT=timeout, REDIS_TIMEOUT=3.0, REQUEST_BUDGET=4.0))
-    return Outage(app, request.param, postgres, proxy)
-
-
-def test_i2_without_the_database_nothing_is_fresh(outage: Outage) -> None:
+def test_i2_without_the_database_nothing_is_fresh(proxy: FaultProxy, postgres: Postgres, make_app: MakeApp) -> None:
     """I2, I9: no user is signed in for the rest of that request; the session and its cookie are none the worse."""
-    client = sign_in(outage.app, lang="jp")
-    outage.begin()
-    for _ in range(2):  # while it is found out, and when it is known
-        answer = fresh(client)
-        assert (answer["before"]["user"], answer["fresh"], answer["now"]["user"]) == ("7", False, None)
-        assert answer["unverified"] is True
-        assert client.get("/who").json == {"user": "7", "level": 0, "lang": "jp"}
-        outage.assert_happened()
-    outage.end()
-    wait_until_home(outage.app)
+    url = proxy.instead_of(postgres.url)
+    app = with_views(make_app(DATABASE_URL=url, DATABASE_TIMEOUT=1.0, REDIS_TIMEOUT=3.0, REQUEST_BUDGET=4.0))
+    client = sign_in(app, lang="jp")
+    with proxy.failing(HANG):
+        for _ in range(2):  # while it is found out, and when it is known
+            answer = fresh(client)
+            assert (answer["before"]["user"], answer["fresh"], answer["now"]["user"]) == ("7", False, None)
+            assert answer["unverified"] is True
+            assert client.get("/who").json == {"user": "7", "level": 0, "lang": "jp"}
+            wait_until_lost(app, "database")
+        assert proxy.hits["hang"] > 0
+    wait_until_home(app)
     assert fresh(client)["fresh"] is True
-    assert row(outage.app, client.digest)["live"]
-
-
-def test_without_the_database_the_data_of_other_categories_stays(outage: Outage) -> None:
-    """Data that a request writes to a session that it cannot verify is stored as if it had not asked."""
-
-    @outage.app.post("/write")
-    def write() -> Any:
-        session["cart"].append(1)
-        session["lang"] = "jp"
-        is_fresh = session.fresh()
-        session["cart"].append(2)
-        return jsonify(fresh=is_fresh, cart=session["cart"], lang=session["lang"])
-
-    client = sign_in(outage.app, cart=[0])
-    outage.begin()
-    response = client.post("/write")
-    assert response.json == {"fresh": False, "cart": [0, 1, 2], "lang": "jp"}
-    assert cookie_of(response) is None
-    outage.assert_happened()
-    assert client.get("/get/cart").json["value"] == [0, 1, 2]
-    assert client.get("/who").json["lang"] == "jp"
-    outage.end()
-    wait_until_home(outage.app)
-    assert client.get("/get/cart").json["value"] == [0, 1, 2]
-
-
-# -- other categories --------------------------------------------------------------------------------------------------
-
-
-def test_without_the_primary_no_category_is_fresh(app: Flask, primary: Valkey) -> None:
-    """The answer says so; what the table keeps in an outage (high) is shown, what the request changed stays."""
-
-    @app.post("/outage")
-    def outage() -> Any:
-        session["source_lang"] = "en"
-        assert session["input_text"] == "before"
-        primary.kill()
-        is_fresh = session.fresh("translation")
-        return jsonify(fresh=is_fresh, text=session.get("input_text"), lang=session["source_lang"])
-
-    client = sign_in(app, input_text="before", source_lang="ja")
-    client.get("/all")
-    assert client.post("/outage").json == {"fresh": False, "text": "before", "lang": "en"}
-    found = client.get("/all").json
-    assert (found["input_text"], found["source_lang"], found["_user_id"]) == ("before", "en", "7")
+    assert row(app, client.digest)["live"]
 
 
 # -- @requires_fresh ---------------------------------------------------------------------------------------------------
@@ -210,19 +130,3 @@ def test_a_guarded_view_does_not_run_for_a_session_that_has_ended(app: Flask) ->
         assert response.status_code == status
         assert text is None or response.text == text
         assert cookie_of(response) is None
-
-
-def test_with_everything_down_a_guarded_view_does_not_run(outage: Outage, primary: Valkey) -> None:
-    """Level 4 shows the user for GRACE from this worker's copy, which is no word of the database."""
-    client = sign_in(outage.app)
-    outage.begin()
-    primary.kill()
-    client.get("/who")
-    wait_until_lost(outage.app, "database")
-    wait_until_lost(outage.app, "primary")
-    assert client.get("/who").json == {"user": "7", "level": 4, "lang": None}
-    assert client.post("/pay").status_code == 503
-    outage.end()
-    primary.start()
-    wait_until_home(outage.app)
-    assert client.post("/pay").status_code == 200

@@ -99,20 +99,6 @@ def test_a_logout_without_database_and_disk_is_answered(
     assert "SQLITE_FULL" in alarm
 
 
-def test_log_out_everywhere_without_database_and_disk_is_answered(
-    app: Flask, user: Any, disk: Disk, postgres: Postgres, caplog: pytest.LogCaptureFixture
-) -> None:
-    """This worker remembers the logout; the result says that no store has it."""
-    postgres.kill()
-    disk.fill()
-    langpont: LangPontSession = app.session_interface  # type: ignore[assignment]
-    with captured_events(app) as seen:
-        assert not langpont.revoke_user("7", app).durable
-    assert user.get("/who").json["user"] is None
-    assert JournalFailed("SQLITE_FULL") in seen
-    assert "LANGPONT_SESSION_JOURNAL" in alarms(caplog)[0]
-
-
 @pytest.mark.parametrize("what", ["daily_limit", "input_text", "usage_count"])
 def test_data_that_cannot_be_kept_is_no_reason_to_fail(
     app: Flask,
@@ -144,65 +130,6 @@ def test_data_that_cannot_be_kept_is_no_reason_to_fail(
     assert parts(app).recorder.losses() == {("writes_lost", "journal full", category): 1}
     assert user.get("/all").status_code == 200
     assert user.get("/who").json["user"] == "7"
-
-
-def test_a_logout_with_nothing_left_but_this_worker_holds_here(
-    app: Flask, user: Any, disk: Disk, postgres: Postgres, primary: Valkey
-) -> None:
-    """I5: neither stores nor journal: this worker knows it, and the browser's cookie is cleared. It is a visitor's if
-    the note of what outlives the sign-out still found room."""
-    postgres.kill()
-    primary.kill()
-    user.get("/who")
-    wait_for_level(app, 4)
-    disk.fill()
-    response = user.post("/logout")
-    assert response.status_code == 200
-    assert cookie_of(response) not in (None, user.cookie)
-    assert journal_errors(app) > 0
-    assert with_cookie(app, user.cookie).get("/who").json["user"] is None
-    primary.start()
-    postgres.start()
-    wait_for_level(app, 0)
-    assert with_cookie(app, user.cookie).get("/who").json["user"] is None
-
-
-def test_what_was_kept_before_the_disk_filled_up_counts_on(
-    app: Flask, user: Any, disk: Disk, primary: Valkey, held: ExitStack
-) -> None:
-    """A full journal can be read: what it holds is overlaid, and is merged when there is room again."""
-    primary.kill()
-    user.get("/who")
-    wait_for_level(app, 2)
-    user.post("/set", json={"input_text": "kept"})
-    held.enter_context(parts(app).monitor.paused())
-    disk.fill()
-    user.post("/set", json={"source_lang": "ja"})
-    assert journal_errors(app) > 0
-    assert user.get("/all").json["input_text"] == "kept"
-    disk.make_room()
-    held.close()
-    primary.start()
-    wait_until_home(app)
-    assert stored(primary, "translation", user.cookie)["input_text"] == '"kept"'
-
-
-def test_with_room_again_logouts_become_durable_again(
-    app: Flask, user: Any, disk: Disk, postgres: Postgres, primary: Valkey
-) -> None:
-    """Nothing has to be restarted once the disk was tidied."""
-    other: Any = app.test_client()
-    other.cookie = cookie_of(other.post("/login/8"))
-    postgres.kill()
-    disk.fill()
-    user.post("/logout")
-    failed = journal_errors(app)
-    disk.make_room()
-    other.post("/logout")
-    assert journal_errors(app) == failed == 1
-    postgres.start()
-    wait_until_home(app)
-    wait_until(lambda: not row_of(app, other.cookie).live, "the logout is in the database")
 
 
 def of_translation(app: Flask) -> list[NotKept]:
@@ -281,22 +208,6 @@ def test_i33_a_request_whose_category_waits_in_a_full_journal_writes_to_redis(
     shown = stored(primary, "translation", user.cookie)
     assert (shown["input_text"], shown["source_lang"]) == (f'"{after}"', '"ja"')
     assert of_translation(app) == []
-
-
-def test_a_journal_that_is_damaged_while_it_is_used_stops_no_request(
-    app: Flask, user: Any, postgres: Postgres, held: ExitStack, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Not even reading works: requests are answered by the stores that are left, and the alarm says why."""
-    postgres.kill()
-    held.enter_context(parts(app).monitor.paused())  # which opens it again
-    parts(app).backend.journal.close()
-    (tmp_path / "journal.sqlite3").write_bytes(b"not a database" * 100)
-    assert user.get("/who").json["user"] == "7"
-    assert user.post("/set", json={"input_text": "during"}).status_code == 200
-    assert user.post("/logout").status_code == 200
-    assert with_cookie(app, user.cookie).get("/who").json["user"] is None
-    assert journal_errors(app) > 1
-    assert any("LANGPONT_SESSION_JOURNAL" in alarm and "SQLITE_NOTADB" in alarm for alarm in alarms(caplog))
 
 
 def test_d34_a_deleted_folder_is_noticed_and_made_anew(

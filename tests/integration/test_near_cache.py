@@ -275,15 +275,6 @@ def test_after_a_failover_only_what_the_present_primary_says_counts(worker: Work
     assert worker.read() == worker.known() == {"theme": b"dark"}
 
 
-def test_what_was_read_over_connections_that_are_to_be_forgotten_counts_no_more(worker: Worker, raw: Any) -> None:
-    """The server's name leads to another address, or it has become a replica."""
-    worker.warm()
-    worker.store.link.names.on_change()
-    assert worker.known() is None
-    wait_until(lambda: not [client for client in raw.client_list() if "t" in client["flags"]], "the connection's end")
-    worker.warm()
-
-
 def test_a_primary_that_became_a_replica_is_left(worker: Worker, raw: Any) -> None:
     """A write over the connection of the near cache is the first that meets it."""
     worker.write(theme="dark")
@@ -293,18 +284,6 @@ def test_a_primary_that_became_a_replica_is_left(worker: Worker, raw: Any) -> No
         with pytest.raises(StoreError):
             worker.write(theme="light")
         assert worker.known() is None and not worker.near.lanes
-    finally:
-        raw.replicaof("NO", "ONE")
-
-
-def test_a_replica_fills_nothing(worker: Worker, raw: Any) -> None:
-    worker.write(theme="dark")
-    raw.replicaof("127.0.0.1", "1")
-    try:
-        for _ in range(3):
-            assert worker.read() == {"theme": b"dark"} and worker.known() is None
-            worker.near.attend()
-        assert not [client for client in raw.client_list() if "t" in client["flags"]]
     finally:
         raw.replicaof("NO", "ONE")
 
@@ -381,16 +360,6 @@ def test_threads_that_want_one_lane_at_a_time_get_more_of_them(worker: Worker) -
 
 def hits(app: Any) -> int:
     return int(parts(app).recorder.counters().get("near_cache_hits", 0))
-
-
-@pytest.mark.parametrize("is_on", [True, False])
-def test_an_application_has_hits_unless_it_is_switched_off(make_app: MakeApp, is_on: bool) -> None:
-    app = make_app() if is_on else make_app(NEAR_CACHE=())
-    here = sign_in(app, input_text="text")
-    for _ in range(3):
-        assert here.get("/get/input_text").json["value"] == "text"
-        parts(app).monitor.tick()
-    assert (hits(app) > 0) == is_on
 
 
 def test_two_workers_of_a_host_agree_at_once(make_app: MakeApp) -> None:

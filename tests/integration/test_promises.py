@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 from flask import Flask
 
-from devservers.processes import LONG, wait_until
+from devservers.processes import wait_until
 from devservers.servers import Postgres, Valkey
-from flask_langpont_session.policy.errors import StoreError
 from flask_langpont_session.testing import switched_off
 from tests.faults.proxy import FaultProxy, cut_after
 
 from .behind import (
-    age_entry,
     browser,
     emptied,
     entry,
@@ -29,10 +25,7 @@ from .behind import (
     wait_for_level,
     wait_until_home,
 )
-from .conftest import MakeApp, parts, redis_store
-
-QUICK = {"HEALTH_INTERVAL": 0.05, "VERIFY_INTERVAL": 1, "GRACE": 1, "IDLE_TIMEOUT": 60}
-MINUTES = 60_000
+from .conftest import MakeApp, parts
 
 
 @pytest.fixture(autouse=True)
@@ -97,47 +90,6 @@ def test_i13_an_outage_in_the_middle_of_any_reply_is_no_5xx(proxy: FaultProxy, m
     assert proxy.hits["cut_after"] >= 15
 
 
-@contextmanager
-def a_busy_database(app: Flask) -> Iterator[None]:
-    """Take the only slot of the database for as long as the block lasts."""
-    database = parts(app).backend.database
-    done = threading.Event()
-
-    def take() -> None:
-        with suppress(StoreError):  # the caller gives up, the call goes on
-            database.calls.in_request(lambda: done.wait(LONG), None)
-
-    taken = threading.Thread(target=take)
-    taken.start()
-    wait_until(lambda: database.calls.requests.busy == 1, "the slot to be taken")
-    try:
-        yield
-    finally:
-        done.set()
-        taken.join()
-
-
-def test_s10_a_busy_database_excuses_grace_and_no_more(make_app: MakeApp, primary: Valkey) -> None:
-    """S10: with no free slot a confirmation of five minutes counts, one of ten does not; nobody is logged out."""
-    app = make_app(DATABASE_TIMEOUT=0.2, DATABASE_CONCURRENCY=1, IDLE_TIMEOUT=7200)
-    recent, older = sign_in(app), sign_in(app)
-    view = redis_store(app).server_identity
-    with parts(app).monitor.paused():
-        view.trust_since_ms -= 60 * MINUTES
-        for client, minutes in ((recent, 4), (older, 10)):
-            age_entry(primary, client.digest, minutes * MINUTES, "@at")
-        parts(app).backend.memory.forget(recent.digest)
-        parts(app).backend.memory.forget(older.digest)
-        with a_busy_database(app):
-            assert user_of(app, recent) == "7"
-            assert user_of(app, older) is None
-            assert "local" in outcomes(app, "database")
-            assert parts(app).health.level == 0
-        with switched_off(app, "database"):  # down is another matter: an unbroken view carries for an hour
-            assert user_of(app, older) == "7"
-        assert user_of(app, older) == "7"
-
-
 def test_s11_what_waits_in_the_journal_lies_over_every_read_of_the_host(
     make_app: MakeApp, primary: Valkey, sqlite_url: str
 ) -> None:
@@ -155,38 +107,3 @@ def test_s11_what_waits_in_the_journal_lies_over_every_read_of_the_host(
     wait_until_home(*workers)
     assert not row(workers[0], client.digest)["live"]
     assert entry(primary, client.digest)["@live"] == "0"
-
-
-def test_i13_without_a_thread_the_monitor_starts_with_the_next_request(
-    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """I13: the system is out of threads for a moment. Without a monitor a breaker would never close again."""
-    app = make_app()
-    refused: list[threading.Thread] = []
-    start = threading.Thread.start
-
-    def refuse(thread: threading.Thread) -> None:
-        if thread.name == "langpont-session-monitor" and not refused:
-            refused.append(thread)
-            raise RuntimeError("can't start new thread")
-        start(thread)
-
-    monkeypatch.setattr(threading.Thread, "start", refuse)
-    client: Any = app.test_client()
-    assert client.get("/all").status_code == 200
-    assert refused
-    assert client.get("/all").status_code == 200
-    wait_until(lambda: parts(app).monitor.has_looked, "the monitor")
-
-
-def test_i13_a_damaged_user_id_in_the_database_is_no_5xx(make_app: MakeApp) -> None:
-    """I13: the session shows no user; what it changes is stored, and the row stays that user's."""
-    app = make_app(VERIFY_INTERVAL=0)
-    client = sign_in(app)
-    damaged = '{"_user_id":{"@zz":"1"},"user_role":"user"}'
-    with sa.create_engine(parts(app).settings.database_url or "").begin() as connection:
-        connection.execute(sa.text("UPDATE langpont_sessions SET payload = :text"), {"text": damaged})
-    assert user_of(app, client) is None
-    assert client.post("/set", json={"daily_limit": 4}).status_code == 200
-    assert row(app, client.digest)["user_id"] == "7"
-    assert "daily_limit" in str(row(app, client.digest)["payload"])

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from flask import Flask, abort, session
 
-from devservers.processes import wait_until
-from devservers.servers import Postgres, Valkey
+from devservers.servers import Valkey
 from flask_langpont_session import events
 from flask_langpont_session.metrics.recorder import Measure
-from flask_langpont_session.stores.redis import commands
 from flask_langpont_session.testing import captured_events, switched_off
 
 from .behind import digest, sign_in, wait_for_level
-from .conftest import MakeApp, cookie_of, parts, redis_store
-from .counting import wait_for_monitors
+from .conftest import MakeApp, parts
 from .forms_site import browser
 
 
@@ -103,14 +98,6 @@ def test_an_error_of_a_view_is_a_request_too(app: Flask) -> None:
     assert since() == {REQUEST: 1}
 
 
-def test_each_application_has_its_own_recorder(make_app: MakeApp) -> None:
-    """Two in one process do not count for each other."""
-    one, two = make_app(), make_app()
-    browser(one).get("/untouched")
-    assert recorded(one)[REQUEST] == 1
-    assert recorded(two) == {}
-
-
 def test_payloads_are_measured_by_category(app: Flask) -> None:
     """Names and encoded values of what a save changes, where it was written; deleting is no payload."""
     client = browser(app)
@@ -134,21 +121,6 @@ def test_waits_for_a_connection_are_measured_where_there_was_none(app: Flask) ->
     with parts(app).monitor.paused():
         parts(app).backend.primary.forget_connections()
         assert (waits_for_a_request(), waits_for_a_request()) == (1, 0)
-
-
-def test_connections_in_use_are_counted(app: Flask) -> None:
-    """Now, and the most at a time since the last look."""
-    store, seen = redis_store(app), []
-    pool = store.link.connections
-
-    def meanwhile(replies: object, server: object) -> bool:
-        seen.append(pool.in_use)
-        store.endpoint.time_ms(timeout=5)
-        return True
-
-    store.link.run([commands.plain("TIME", fits=lambda reply: True)], 5, meanwhile)
-    assert (seen, pool.in_use) == ([1], 0)
-    assert (pool.take_most_in_use(), pool.take_most_in_use()) == (2, 0)
 
 
 # -- outages -----------------------------------------------------------------------------------------------------------
@@ -179,51 +151,12 @@ def test_an_outage_shows_in_source_and_outcome(app: Flask, primary: Valkey) -> N
     assert since()[("load", "primary", "ok")] == 1
 
 
-def test_a_refused_grant_is_counted_where_it_was_refused(app: Flask) -> None:
-    """With the breaker open the view is refused at once: one count, no question to the database."""
-    client = browser(app)
-    with switched_off(app, "database"):
-        since = Since(app)
-        assert client.post("/login/7").status_code == 503
-        assert client.post("/login/7").status_code == 503
-        assert parts(app).recorder.counters()["grants_refused"] == 2
-        assert since() == {REQUEST: 2}
-    assert client.post("/login/7").status_code == 200
-    assert parts(app).recorder.counters()["grants_refused"] == 2
-
-
 def test_a_refused_grant_sends_its_event_wherever_it_was_refused(app: Flask) -> None:
     """A listener gets every 503 of ours, not only of the first one that met the outage."""
     client = browser(app)
     with captured_events(app) as seen, switched_off(app, "database"):
         assert client.post("/login/7").status_code == 503
     assert [event for event in seen if isinstance(event, events.GrantWasRefused)] == [events.GrantWasRefused()]
-
-
-@pytest.fixture
-def on_postgres(make_app: MakeApp, postgres: Postgres) -> Iterator[Flask]:
-    postgres.start()
-    yield make_app(DATABASE_URL=postgres.url)
-    postgres.start()
-
-
-def test_a_grant_that_fails_at_the_save_is_a_refused_save(on_postgres: Flask, postgres: Postgres) -> None:
-    """The database died unnoticed: asked once, unreachable, and the save's outcome is ``refused``."""
-    app = on_postgres
-    client = browser(app)
-    client.get("/who")
-    with captured_events(app) as seen, parts(app).monitor.paused():  # it could notice first
-        postgres.kill()
-        since = Since(app)
-        assert client.post("/login/7").status_code == 503
-        found = since()
-    assert found[("request_save", "none", "refused")] == 1
-    assert found[("sign_in", "database", "unreachable")] == 1
-    assert SAVE not in found
-    assert parts(app).recorder.counters()["grants_refused"] == 1
-    assert events.GrantWasRefused() in seen
-    postgres.start()
-    wait_until(lambda: client.post("/login/7").status_code == 200, "sign-in works again")
 
 
 def test_a_logout_without_the_database_is_not_durable_yet(app: Flask) -> None:
@@ -235,55 +168,3 @@ def test_a_logout_without_the_database_is_not_durable_yet(app: Flask) -> None:
             assert client.post("/logout").status_code == 200
         assert since()[("request_save", "none", "not_durable")] == 1
     assert events.SessionRevoked(digest(client.cookie)[:8], False) in seen
-
-
-# -- counters ----------------------------------------------------------------------------------------------------------
-
-
-def test_a_value_that_cannot_be_stored_is_counted_and_the_rest_is_kept(app: Flask) -> None:
-    """A change inside a value that the save finds and cannot store: 200, old data, one count, one event."""
-
-    @app.post("/break-inside")
-    def break_inside() -> str:
-        session["cart"].append(object())
-        session["theme"] = "dark"
-        return ""
-
-    client = browser(app)
-    client.post("/set", json={"cart": [1]})
-    app.testing = False  # where it would be raised
-    with captured_events(app) as seen:
-        assert client.post("/break-inside").status_code == 200
-    assert client.get("/all").json == {"cart": [1], "theme": "dark"}
-    assert parts(app).recorder.counters()["values_rejected"] == 1
-    [rejected] = [event for event in seen if isinstance(event, events.ValueRejected)]
-    assert (rejected.category, rejected.key) == ("data", "cart")
-    assert parts(app).health.level == 0
-
-
-def test_damage_is_counted_by_kind(app: Flask, primary: Valkey) -> None:
-    """An unreadable value and a record that is none of ours are different counters."""
-    client = browser(app)
-    cookie = cookie_of(client.post("/set", json={"theme": "dark", "input_text": "x"}))
-    wait_for_monitors()
-    with primary.client() as redis:
-        redis.hset(f"session:ui:{{{digest(cookie)}}}", "theme", b"\xff")
-        redis.hset(f"session:translation:{{{digest(cookie)}}}", "@m", "foreign")
-    parts(app).backend.memory.clear()  # a worker that has written it knows what it should be
-    assert client.get("/get/theme").json["value"] is None
-    counters = parts(app).recorder.counters()
-    assert (counters["unreadable_values"] >= 1, counters["records_set_aside"]) == (True, 1)
-
-
-def test_what_the_journal_merged_is_counted(app: Flask, primary: Valkey) -> None:
-    """Fields written in the outage and merged after it; nothing was dropped or in conflict."""
-    client = sign_in(app)
-    client.post("/set", json={"input_text": "before"})
-    client.get("/who")
-    with switched_off(app, "primary"):
-        client.post("/set", json={"input_text": "during", "source_lang": "ja"})
-    counters = parts(app).recorder.counters()
-    assert counters["merged_fields"] == 2
-    assert not counters.get("merge_conflicts")
-    assert not counters.get("merge_dropped")
-    assert client.get("/get/input_text").json["value"] == "during"

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -21,14 +19,13 @@ import sqlalchemy as sa
 from flask import Flask, after_this_request, request, session
 from flask.wrappers import Response
 
-from devservers.processes import LONG, wait_until
+from devservers.processes import wait_until
 from devservers.servers import Postgres, Valkey
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.health import FAILURES
-from flask_langpont_session.recovery.probes import PROBE_TIMEOUT
 from flask_langpont_session.stores.sql.database import Database
-from tests.faults.proxy import HANG, REFUSE, SWALLOW_REPLY, Fault, FaultProxy, delay
+from tests.faults.proxy import HANG, REFUSE, Fault, FaultProxy
 
 from .behind import NO_LIMITS, age_entry, emptied, outcomes, questions, sign_in, wait_until_home
 from .conftest import MakeApp, parts, redis_store
@@ -299,37 +296,6 @@ def test_a_request_that_waits_for_a_locked_row_keeps_no_other_waiting(
     assert user.post("/set", json={"user_role": "editor"}).status_code == 200
 
 
-def test_what_requests_would_wait_for_is_no_outage(make_app: MakeApp, postgres: Postgres) -> None:
-    """The monitor's own look takes longer than its time-out for a lost store, and less than DATABASE_TIMEOUT."""
-    url = emptied(postgres)
-    assert postgres.port
-    with FaultProxy("127.0.0.1", postgres.port) as proxy:
-        app = make_app(DATABASE_URL=proxy.instead_of(url), DATABASE_TIMEOUT=60, REQUEST_BUDGET=60)
-        monitor = parts(app).monitor
-        with monitor.paused(), proxy.failing(delay(PROBE_TIMEOUT / 4)):  # each of half a dozen round trips
-            monitor.suspect("database")
-            began = time.monotonic()
-            monitor.tick()
-            assert time.monotonic() - began > PROBE_TIMEOUT
-        assert proxy.hits["delay"]
-        assert lost(app) == NONE
-
-
-def test_after_an_outage_reads_come_back_before_writes(make_app: MakeApp, sqlite_url: str, primary: Valkey) -> None:
-    """The first answers may be those of a standby: it shows which users are signed in, and signs no user in."""
-    app = make_app(DATABASE_URL=sqlite_url)
-    place = Place(app, sqlite_url)
-    user = sign_in(app, USER)
-    with read_only_file(place):
-        with hidden_table(place):
-            wait_until(lambda: visited(app, primary, user) == BOTH, "breakers")
-        wait_until(lambda: visited(app, primary, user) == WRITES, "reads")
-        asked = questions(app)
-        visited(app, primary, user)
-        assert questions(app) > asked
-    wait_until(lambda: answers(app), "an answer")
-
-
 @pytest.mark.parametrize("on", ["postgres", "mariadb"])
 def test_connections_that_the_server_closed_cost_no_request_anything(
     make_app: MakeApp, on: str, request: pytest.FixtureRequest
@@ -357,40 +323,6 @@ LANES: tuple[Callable[[Database], object], ...] = (
     lambda database: database.load("digest"),
 )
 """Calls of the probe, of patient callers, and of requests."""
-
-
-@pytest.mark.parametrize("owner", ["its own", "the application's"])
-def test_lost_replies_are_over_when_replies_come_again(
-    make_app: MakeApp, postgres: Postgres, primary: Valkey, owner: str
-) -> None:
-    """Every lane of calls has lost one, on connections that are well: all slots are free again, without any help."""
-    url = emptied(postgres)
-    assert postgres.port
-    with FaultProxy("127.0.0.1", postgres.port) as proxy:
-        address = proxy.instead_of(url)
-        engine = {"DATABASE_URL": sa.create_engine(address, pool_pre_ping=True)}
-        app = make_app(**({"DATABASE_URL": address} if owner == "its own" else engine), DATABASE_TIMEOUT=TIMEOUT)
-        database, user = parts(app).backend.database, sign_in(app, USER)
-        wait_for_monitors()
-        with parts(app).monitor.paused():
-            connections = [database.engine.connect() for _ in LANES]
-            for connection in connections:
-                connection.close()
-            proxy.impose(SWALLOW_REPLY)
-            for call in LANES:
-                with pytest.raises(StoreError):
-                    call(database)
-            assert database.calls.requests.busy and database.calls.probes.busy and database.calls.patient.busy
-            assert proxy.hits[SWALLOW_REPLY.name] >= len(LANES)
-        end_lease(app, primary, user.digest)
-        assert user.get("/who").json["user"] == USER
-        wait_until(lambda: lost(app) == BOTH, "breaker")
-        proxy.heal()
-        wait_until(lambda: lost(app) == NONE and calls_have_ended(app), "all slots")
-        end_lease(app, primary, user.digest)
-        assert user.get("/who").json == {"user": USER, "level": 0, "lang": None}
-        assert answers(app)
-        parts(app).close()
 
 
 # -- the application's own engine ----------------------------------------------------------------------------------
@@ -477,21 +409,6 @@ def test_an_own_transaction_that_has_written_is_named_without_waiting(shared: Fl
     assert caught.value.error_class is ErrorClass.LOCAL
 
 
-UNMINDED = [
-    (),
-    ("SELECT * FROM notes",),
-    ("BEGIN", "SELECT * FROM notes"),
-    ("INSERT INTO notes VALUES ('mine')", "COMMIT"),
-]
-
-
-@pytest.mark.parametrize("work", UNMINDED, ids=lambda work: "; ".join(work) or "nothing")
-def test_an_own_transaction_that_is_in_no_way_is_not_minded(shared: Flask, work: tuple[str, ...]) -> None:
-    """None was begun, it only reads, or it is over."""
-    with shared.test_client().post(f"/page/{USER}", json=work) as answer:
-        assert answer.status_code == 200
-
-
 def test_a_sign_out_in_an_own_transaction_holds(shared: Flask) -> None:
     """It is kept in the journal and written when the lock is free."""
     user = sign_in(shared, USER)
@@ -505,45 +422,3 @@ def test_a_sign_out_in_an_own_transaction_holds(shared: Flask) -> None:
     row = parts(shared).backend.database.load(user.digest)
     assert row is not None
     assert not row.live
-
-
-def test_the_transaction_of_another_request_is_a_lock_like_any_other(
-    shared: Flask, caplog: pytest.LogCaptureFixture
-) -> None:
-    """It ends soon, and the application need not be changed for it. The wait ends before the caller's."""
-    engine = engine_of(shared)
-    held, done = threading.Event(), threading.Event()
-
-    def write() -> None:
-        with engine.connect() as connection:
-            connection.exec_driver_sql("INSERT INTO notes VALUES ('theirs')")
-            held.set()
-            done.wait(LONG)
-
-    other = threading.Thread(target=write)
-    other.start()
-    assert held.wait(LONG)
-    wait_until(lambda: not answers(shared) and lost(shared) == WRITES, "breaker for writes")
-    wait_until(lambda: not answers(shared) and "write_refused" in outcomes(shared, "database"), "a refusal")
-    done.set()
-    other.join(LONG)
-    wait_until(lambda: answers(shared), "an answer")
-    assert SHARED not in caplog.text
-
-
-def test_a_pool_that_is_empty_is_our_own_limit(make_app: MakeApp, sqlite_url: str, primary: Valkey) -> None:
-    """A sign-in is refused, signed-in users stay so; no breaker opens, and the next request may have more luck."""
-    engine = sa.create_engine(sqlite_url, pool_size=1, max_overflow=0, pool_timeout=0.05)
-    app = make_app(DATABASE_URL=engine)
-    with parts(app).monitor.paused():  # it needs a connection, too
-        user = sign_in(app, USER)
-        with engine.connect():  # the application's own is none of our business
-            assert answers(app)
-        with parts(app).backend.database.engine.connect():
-            for _ in range(4):
-                assert not answers(app)
-                end_lease(app, primary, user.digest)
-                assert user.get("/who").json["user"] == USER
-        assert lost(app) == NONE
-        assert outcomes(app, "database") == {"ok", "local"}
-        assert answers(app)

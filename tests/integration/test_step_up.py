@@ -9,21 +9,19 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from flask import Flask, jsonify, request
+from flask import Flask, jsonify
 
 from devservers.servers import Postgres, Valkey
-from flask_langpont_session import ConfirmationRequired, requires_fresh, session
+from flask_langpont_session import requires_fresh, session
 
 from .behind import (
     age_entry,
     age_row,
     browser,
     digest,
-    elsewhere,
     emptied,
     entry,
     pass_time,
-    questions,
     resting,
     row,
     sign_in,
@@ -118,20 +116,6 @@ def test_a_confirmation_makes_a_new_id_and_notes_the_moment(
         assert row(app, after)["created_at"] == row(app, before)["created_at"]
 
 
-def test_an_error_handler_asks_for_the_password(make_app: MakeApp, primary: Valkey) -> None:
-    app = with_views(make_app())
-
-    @app.errorhandler(ConfirmationRequired)
-    def ask(error: ConfirmationRequired) -> Any:
-        return f"password, please; then on to {request.path}", 401
-
-    client = sign_in(app)
-    pass_time(app, primary, client.digest, 6 * MINUTE)
-    refused = client.post("/address")
-    assert (refused.status_code, refused.text) == (401, "password, please; then on to /address")
-    assert refused.headers["Cache-Control"] == "no-store"
-
-
 # -- privileged sessions -----------------------------------------------------------------------------------------------
 
 
@@ -149,28 +133,6 @@ def admin(app: Flask) -> Any:
     client.cookie = cookie_of(client.post("/login/1?role=admin"))
     client.digest = digest(client.cookie)
     return client
-
-
-def test_a_privileged_session_lives_shorter_everywhere(make_app: MakeApp, primary: Valkey, sqlite_url: str) -> None:
-    """The shorter life is in the row, and in what Redis is told; another user's session lives as long as ever."""
-    app = with_views(make_app(DATABASE_URL=sqlite_url, **LIMITS))
-    assert lives(app, sign_in(app).digest) == (60, 720)
-    client = admin(app)
-    assert lives(app, client.digest) == (15, 120)
-    with resting(app):
-        assert client.get("/who").json["user"] == "1"
-        asked = questions(app)
-        assert client.get("/who").json["user"] == "1"
-        assert questions(app) == asked  # a lease, as of any session
-        pass_time(app, primary, client.digest, 4 * MINUTE)
-        assert client.get("/who").json["user"] == "1"  # moves the expiry
-        found = row(app, client.digest)
-        assert abs(int(entry(primary, client.digest)["@i"]) - found["idle_expires_at"]) < NOW
-        pass_time(app, primary, client.digest, 14 * MINUTE)
-        assert client.get("/who").json["user"] == "1"
-        pass_time(app, primary, client.digest, 16 * MINUTE)
-        assert client.get("/who").json["user"] is None
-        assert not row(app, client.digest)["live"]
 
 
 def test_a_user_who_becomes_privileged_gets_another_id(make_app: MakeApp, primary: Valkey) -> None:
@@ -216,24 +178,3 @@ def test_step_up_and_limits_while_real_servers_are_gone(make_app: MakeApp, prima
     wait_until_home(app)
     assert user.post("/address").text == "moved"
     assert [who(app, client) for client in (user, busy, idle)] == ["7", "1", None]
-
-
-def test_a_request_that_knows_an_older_row_does_not_make_a_session_privileged(make_app: MakeApp) -> None:
-    """It was withdrawn elsewhere meanwhile: the request gives it back, and is told to come again."""
-    app = with_views(make_app(PRIVILEGED_ROLES=["admin", "boss"], **LIMITS))
-    database = elsewhere(app)
-
-    @app.post("/promote-late")
-    def promote_late() -> str:
-        assert session["user_role"] == "admin"
-        now = database.load(client.digest)
-        assert now
-        withdrawn = {**now.payload, "user_role": b'"user"'}
-        assert database.update(client.digest, seen=now.version, payload=withdrawn, user_id="1", idle_ms=HOUR)
-        session["user_role"] = "boss"
-        return ""
-
-    client = admin(app)
-    assert client.post("/promote-late").status_code == 503
-    database.close()
-    assert client.post("/promote/boss").status_code == 200

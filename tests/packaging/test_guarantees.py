@@ -1,5 +1,7 @@
 """Every number of docs/guarantees.md and docs/explanation/rules.md is tested under it, on real servers and the model.
 
+A rule of the code may have a unit test in place of real servers.
+
 The model of the stores is tests/protocol; that of the cookies is the search of every schedule of overlapping requests.
 """
 
@@ -39,7 +41,7 @@ def what_tests_say(*folders: str) -> tuple[str, ...]:
 
 def _what_tests_say(folders: tuple[str, ...]) -> Iterator[str]:
     for folder in folders:
-        for path in (TESTS / folder).glob("test_*.py"):
+        for path in TESTS.glob(f"{folder}/test_*.py"):
             module = ast.parse(path.read_text())
             yield f"{ast.get_docstring(module)}"
             for node in ast.walk(module):
@@ -61,11 +63,9 @@ def test_the_numbers_are_those_of_the_protocol() -> None:
 
 @pytest.mark.parametrize("number", NUMBERS)
 def test_it_is_tested_on_real_servers(number: str) -> None:
-    """Some test on real servers names the number."""
-    assert any(
-        are_about(test.replace("_", " "), number)
-        for test in what_tests_say("integration", "browser", "data", "topologies")
-    )
+    """Some test on real servers names the number; of a rule of the code (S), a unit test may."""
+    folders = ("integration", "browser", "data", "topologies", *(("unit/*",) if number.startswith("S") else ()))
+    assert any(are_about(test.replace("_", " "), number) for test in what_tests_say(*folders))
 
 
 @pytest.mark.parametrize("number", [n for n in NUMBERS if n not in OF_COOKIES | OF_VIEWS | OF_PROCESSES])
