@@ -15,4 +15,4 @@ def create_app(config):
 
 app = create_app({"TESTING": True, "SECRET_KEY": "a key for tests"})
 """
-"""The application that the page on Flask tests."""
+"""The application that the pages on tests and on the move test."""

@@ -158,10 +158,10 @@ def shop(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def test_the_tests_of_the_docs_pass(tmp_path: Path) -> None:
-    """The tests that the pages on Flask and on the move recommend pass as a suite of their own."""
-    for name in ("flask", "moving"):
+    """The tests that the pages on tests and on the move recommend for a factory pass as a suite of their own."""
+    for name in ("test", "moving"):
         page = next(page for page in WITH_BLOCKS if page.name == f"{name}.md")
-        [suite] = [block.code for block in blocks_of(page) if "\ndef test_" in block.code]
+        [suite] = [block.code for block in blocks_of(page) if "import create_app" in block.code]
         (tmp_path / f"test_{name}.py").write_text(suite)
     (tmp_path / "shop.py").write_text(SHOP)
     done = subprocess.run(
@@ -196,7 +196,7 @@ def configured(folder: Path, **environment: str) -> subprocess.CompletedProcess[
 
 
 def test_an_application_at_the_top_of_a_module_is_imported_where_the_environment_says_testing(tmp_path: Path) -> None:
-    """TESTING is set as the page on Flask says; else the import ends before the tests can configure the application."""
+    """TESTING is set as the page on tests says; else the import ends before the tests can configure the application."""
     done = configured(tmp_path, FLASK_TESTING="true")
     assert done.stdout == "7\n", done.stderr
     done = configured(tmp_path)
