@@ -23,7 +23,8 @@ if TYPE_CHECKING:
         UnsupportedValue,
     )
     from .extension import LangPontSession
-    from .policy.plans import Kept, Revoked
+    from .policy.levels import Kept
+    from .policy.plans import Revoked
     from .policy.presets import DEFAULT_CATEGORIES
     from .session.mapping import Session
     from .session.values import FeatureReport, SessionInfo
@@ -60,7 +61,7 @@ _PLACES = {
     "ConfirmationRequired": "exceptions",
     "FeatureReport": "session.values",
     "GrantRefused": "exceptions",
-    "Kept": "policy.plans",
+    "Kept": "policy.levels",
     "LangPontSession": "extension",
     "LangPontSessionError": "exceptions",
     "OutsideRequest": "exceptions",

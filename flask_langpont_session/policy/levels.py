@@ -5,12 +5,11 @@ This file may not do I/O, read a clock or know of a store: it knows four facts a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Any, NamedTuple
 
 from .categories import Priority
-from .plans import Kept
 
 LEVELS: Mapping[int, str] = {
     0: "normal",  # the primary takes reads and writes
@@ -38,6 +37,20 @@ class Shown(StrEnum):
     NOTHING = "nothing"
     COPY = "copy"  # what this host has kept of it
     DEFAULT = "default"  # what DEFAULTS says, or nothing
+
+
+class Kept(StrEnum):
+    """The place where saved data is. The later, the worse."""
+
+    DATABASE = "database"  # for good
+    REDIS = "redis"  # where it belongs; as durable as that server
+    JOURNAL = "journal"  # on this host's disk, until Redis takes it: see docs/guarantees.md
+    NOWHERE = "nowhere"  # it ends with this request
+
+    @classmethod
+    def worst(cls, places: Iterable[Kept]) -> Kept | None:
+        """Return the worst of several places; None: there are none."""
+        return max(places, key=tuple(cls).index, default=None)
 
 
 class Effect(NamedTuple):

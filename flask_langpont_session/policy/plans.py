@@ -4,29 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any, NamedTuple
 
 from .changes import CategoryChange
 from .devices import NO_DEVICE, Device
 from .ids import ANONYMOUS, SessionId
 from .leases import Life
+from .levels import Kept
 from .loaded import Loaded
 from .rows import AuthRow
-
-
-class Kept(StrEnum):
-    """The place where saved data is. The later, the worse."""
-
-    DATABASE = "database"  # for good
-    REDIS = "redis"  # where it belongs; as durable as that server
-    JOURNAL = "journal"  # on this host's disk, until Redis takes it: see docs/guarantees.md
-    NOWHERE = "nowhere"  # it ends with this request
-
-    @classmethod
-    def worst(cls, places: Iterable[Kept]) -> Kept | None:
-        """Return the worst of several places; None: there are none."""
-        return max(places, key=tuple(cls).index, default=None)
 
 
 @dataclass(slots=True)

@@ -20,8 +20,8 @@ from ..policy.changes import NO_FIELDS, Basis, CategoryChange, Operation
 from ..policy.copies import CategoryCopy, RecordRef, SharedCopy
 from ..policy.errors import StoreError
 from ..policy.ids import SIGNED_IN
-from ..policy.levels import WAITING
-from ..policy.plans import Kept, Plan
+from ..policy.levels import WAITING, Kept
+from ..policy.plans import Plan
 from ..stores.host.entries import NOTHING, UNKNOWN, WIPED_FIELD, take_out
 from ..stores.host.group_commit import Room, is_busy
 from ..stores.host.journal import Carry, Journal, Overlay, PendingWrite

@@ -14,7 +14,8 @@ from ..policy.devices import DescribedRow
 from ..policy.errors import StoreError
 from ..policy.health import DATABASE
 from ..policy.ids import SIGNED_IN
-from ..policy.plans import Kept, Revoked
+from ..policy.levels import Kept
+from ..policy.plans import Revoked
 from ..policy.rows import AuthRow, EndedSession, RowState
 from .scope import LIST_SESSIONS, REVOKE, SAVE_ROW, RequestScope
 

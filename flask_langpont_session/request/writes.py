@@ -22,8 +22,9 @@ from ..policy.errors import ErrorClass, StoreError
 from ..policy.health import DATABASE, PRIMARY, READ, WRITE
 from ..policy.ids import ANONYMOUS, SIGNED_IN, SessionId
 from ..policy.leases import Life, begins_to_live_shorter
+from ..policy.levels import Kept
 from ..policy.loaded import Loaded
-from ..policy.plans import Kept, Note, Plan, Saved
+from ..policy.plans import Note, Plan, Saved
 from ..policy.rows import AuthRow, Created, EndedSession, Limit, RowState
 from ..policy.serializer import decode
 from ..policy.users import is_only_remembered, noted, user_of

@@ -21,9 +21,8 @@ from ..policy.categories import AUTH, Feature, KeyKind
 from ..policy.devices import clean_label
 from ..policy.health import PRIMARY
 from ..policy.ids import SIGNED_IN, SessionId
-from ..policy.levels import LEVELS
+from ..policy.levels import LEVELS, Kept
 from ..policy.loaded import Verdict
-from ..policy.plans import Kept
 from ..policy.serializer import IMMUTABLE, INT_LIMIT, check_key, decode
 from ..policy.users import authenticated_at, is_recent
 from .auth_keys import AuthKeys

@@ -9,7 +9,8 @@ from ..policy.categories import AUTH
 from ..policy.changes import CategoryChange, apply_change
 from ..policy.devices import NO_DEVICE, Device
 from ..policy.ids import ANONYMOUS, SIGNED_IN
-from ..policy.plans import Kept, Plan, Saved
+from ..policy.levels import Kept
+from ..policy.plans import Plan, Saved
 from ..policy.rows import AuthRow
 from .auth_keys import AuthKeys
 from .identity import IdState

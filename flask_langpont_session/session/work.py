@@ -10,8 +10,8 @@ from ..exceptions import LangPontSessionError, UnreadableValue
 from ..policy.categories import AUTH, AUTHENTICATED_AT, Feature
 from ..policy.changes import Fields
 from ..policy.ids import ANONYMOUS, SIGNED_IN, SessionId
+from ..policy.levels import Kept
 from ..policy.loaded import Loaded, Verdict
-from ..policy.plans import Kept
 from ..policy.rows import AuthRow
 from ..policy.serializer import decode
 from ..support.logs import fields

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.policy.ids import ANONYMOUS, SessionId
+from flask_langpont_session.policy.levels import Kept
 from flask_langpont_session.policy.loaded import Loaded, Verdict
-from flask_langpont_session.policy.plans import Kept
 from flask_langpont_session.policy.rows import EndedSession
 from flask_langpont_session.request.reads import Reads
 from flask_langpont_session.request.revocations import Revocations

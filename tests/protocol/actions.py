@@ -18,8 +18,9 @@ from flask_langpont_session.policy.changes import CategoryChange, Operation
 from flask_langpont_session.policy.health import DATABASE, READ, WRITE
 from flask_langpont_session.policy.ids import SIGNED_IN, SessionId
 from flask_langpont_session.policy.leases import INCIDENT_MARGIN_MS, begins_to_live_shorter
+from flask_langpont_session.policy.levels import Kept
 from flask_langpont_session.policy.loaded import Loaded, Verdict
-from flask_langpont_session.policy.plans import Kept, Plan, Saved
+from flask_langpont_session.policy.plans import Plan, Saved
 from flask_langpont_session.policy.rows import RowState
 from flask_langpont_session.policy.serializer import encode
 from flask_langpont_session.recovery import monitor

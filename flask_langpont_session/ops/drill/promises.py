@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 
 from ...config.settings import Settings
 from ...policy.categories import AUTH, CSRF_FEATURE, KEPT_BY_THE_PACKAGE, PERMANENT, TRANSIENT_KEYS, Feature
-from ...policy.levels import AS_COPY, EFFECTS, Behaviour
-from ...policy.plans import Kept
+from ...policy.levels import AS_COPY, EFFECTS, Behaviour, Kept
 
 MARK = "langpont_drill"
 """Stands in keys and values of a drill."""

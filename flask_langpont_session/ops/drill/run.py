@@ -31,7 +31,7 @@ from flask import Flask
 from ...config.settings import Settings
 from ...policy.categories import Feature
 from ...policy.health import DATABASE, PRIMARY, READ, REPLICA, WRITE
-from ...policy.plans import Kept
+from ...policy.levels import Kept
 from ...policy.rows import AuthRow, ChangedRows, Position
 from ...recovery.monitor import Monitor
 from ...request.repository import SessionRepository

@@ -18,7 +18,6 @@ from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection, Engine
 
 from ...support.logs import fields
-from .bulkhead import is_call
 
 log = logging.getLogger(__name__)
 
@@ -136,9 +135,14 @@ def has_limits(engine: Engine) -> bool:
     return bool(_driver_of(engine).limits)
 
 
-def limit_connecting(dialect: Any, record: object, args: object, params: dict[str, Any]) -> None:
+def limit_connecting(
+    is_call: Callable[[], bool], dialect: Any, record: object, args: object, params: dict[str, Any]
+) -> None:
     """Bound the making of a connection as the application's engine makes it. There is no socket to be known yet, and a
-    driver's own limit is minutes. What the engine says itself is kept."""
+    driver's own limit is minutes. What the engine says itself is kept.
+
+    :param is_call: whether it is made for a call of this package.
+    """
     for name in DRIVERS[dialect.driver].limits:
         # SQLAlchemy 2.0 shows the same dictionary at the next connection, which may be the application's.
         if type(params.get(name)) is _OurLimit:

@@ -22,7 +22,7 @@ from sqlalchemy.pool import PoolResetState
 
 from ...support.files import create_private
 from ...support.forks import call_in_children
-from .bulkhead import GivenUp, no_longer_waiting_on, raise_if_given_up, waiting_on
+from .bulkhead import GivenUp, is_call, no_longer_waiting_on, raise_if_given_up, waiting_on
 from .cursor import execute
 from .dialects import (
     NOTHING,
@@ -178,7 +178,7 @@ class Connections:
         if self._is_sqlite:
             yield "begin", self._note_transaction
         elif has_limits(self.engine):
-            yield "do_connect", partial(limit_connecting)
+            yield "do_connect", partial(limit_connecting, is_call)
 
     @contextmanager
     def patience(self, seconds: float) -> Iterator[None]:

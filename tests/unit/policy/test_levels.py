@@ -16,10 +16,10 @@ from flask_langpont_session.policy.levels import (
     EFFECTS,
     LEVELS,
     Behaviour,
+    Kept,
     build_behaviours,
     level,
 )
-from flask_langpont_session.policy.plans import Kept
 
 ROOT = Path(__file__).parents[3]
 

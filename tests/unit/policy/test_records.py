@@ -9,8 +9,9 @@ from flask_langpont_session.policy.changes import CategoryChange, apply_change, 
 from flask_langpont_session.policy.copies import CategoryCopy
 from flask_langpont_session.policy.ids import ANONYMOUS, SIGNED_IN, SessionId
 from flask_langpont_session.policy.leases import Life
+from flask_langpont_session.policy.levels import Kept
 from flask_langpont_session.policy.loaded import CategoryState, Gap, Loaded, Verdict
-from flask_langpont_session.policy.plans import Kept, Plan
+from flask_langpont_session.policy.plans import Plan
 
 LIFE = Life(1000, 9000)
 VISITOR, OTHER = (SessionId(name, ANONYMOUS, False, 1, b"secret") for name in ("one", "other"))

@@ -14,8 +14,9 @@ from flask_langpont_session.policy.copies import Change
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.health import DATABASE, PRIMARY
 from flask_langpont_session.policy.ids import SessionId
+from flask_langpont_session.policy.levels import Kept
 from flask_langpont_session.policy.loaded import Loaded
-from flask_langpont_session.policy.plans import Kept, Note
+from flask_langpont_session.policy.plans import Note
 from flask_langpont_session.policy.users import authenticated_at, noted
 from flask_langpont_session.stores.redis.records import Written
 from tests.support.fake_stores import LOST, NOW_MS, Stage, a_row, changed

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from flask_langpont_session.exceptions import ConfigError, UnsupportedValue
+from flask_langpont_session.policy.levels import Kept
 from flask_langpont_session.policy.loaded import Verdict
-from flask_langpont_session.policy.plans import Kept, Saved
+from flask_langpont_session.policy.plans import Saved
 from flask_langpont_session.session.mapping import Session
 from tests.support.fakes import Maker, Repository, settings_in
 

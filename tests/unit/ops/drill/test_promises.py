@@ -16,7 +16,7 @@ from flask_langpont_session.ops.drill.promises import (
     promise,
     user_key_of,
 )
-from flask_langpont_session.policy.plans import Kept
+from flask_langpont_session.policy.levels import Kept
 from tests.support.fakes import settings_in
 
 
