@@ -39,9 +39,9 @@ from .request.repository import SessionRepository
 from .stores.backend import Backend, SessionStore
 from .stores.codec.plain import PLAIN, Codec
 from .stores.host.board import Board, HostMemory
-from .stores.host.forms import path_of, unread
 from .stores.host.journal import Journal, journal_at
 from .stores.host.limits import BYTES_OF_AN_ENTRY, JournalLimits
+from .stores.host.opening import path_of, unread
 from .stores.host.register import Register
 from .stores.hosts import HostWord, HostWords, word_of
 from .stores.memory.ended import Ended

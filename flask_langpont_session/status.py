@@ -25,7 +25,7 @@ from .ops.status_page.facts import Facts, FeatureNow, Store
 from .policy.causes import cause_of
 from .policy.errors import role_of
 from .policy.health import READ, REPLICA, WRITE, Health
-from .stores.host.forms import path_of
+from .stores.host.opening import path_of
 from .support.logs import fields
 
 if TYPE_CHECKING:

@@ -9,9 +9,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from ..policy.breaker import DATABASE
 from ..policy.causes import cause_of
-from ..policy.errors import StoreError
+from ..policy.errors import DATABASE, StoreError
 from ..policy.levels import LEVELS
 from ..support.logs import fields
 from .losses import Loss

@@ -14,9 +14,8 @@ import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from .errors import StoreError, role_of, shard_of
+from .errors import DATABASE, PRIMARY, StoreError, role_of, shard_of
 
-PRIMARY, REPLICA, DATABASE = "primary", "replica", "database"
 READ, WRITE = "read", "write"
 Access = tuple[str, str]
 """A store, and the direction in which it is used: for example ``("primary", "write")``."""

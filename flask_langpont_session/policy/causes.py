@@ -6,8 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from .breaker import DATABASE, PRIMARY, REPLICA
-from .errors import ErrorClass, StoreError, role_of, words_of
+from .errors import DATABASE, PRIMARY, REPLICA, ErrorClass, StoreError, role_of, words_of
 
 PREFIX = "LANGPONT_SESSION_"
 

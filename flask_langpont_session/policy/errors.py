@@ -11,6 +11,9 @@ from enum import StrEnum
 
 from ..support.errors import LangPontSessionError
 
+PRIMARY, REPLICA, DATABASE = "primary", "replica", "database"
+"""The roles of the stores."""
+
 
 class ErrorClass(StrEnum):
     """The kind of a failure. The kinds in :data:`~.health.HEALTH_CLASSES` say something of the health of a store."""

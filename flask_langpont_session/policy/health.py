@@ -14,14 +14,14 @@ from typing import NamedTuple
 
 from ..support.forks import renew_in_children
 from . import levels
-from .breaker import DATABASE as DATABASE
 from .breaker import FAILURES as FAILURES
 from .breaker import ONLY as ONLY
-from .breaker import PRIMARY as PRIMARY
 from .breaker import READ as READ
-from .breaker import REPLICA as REPLICA
 from .breaker import WRITE as WRITE
 from .breaker import Access, Breaker, Breakers
+from .errors import DATABASE as DATABASE
+from .errors import PRIMARY as PRIMARY
+from .errors import REPLICA as REPLICA
 from .errors import ErrorClass, StoreError, role_of
 
 _AT_ONCE = frozenset({ErrorClass.IDENTITY_REFUSED, ErrorClass.NO_TABLES})

@@ -25,8 +25,8 @@ from ..policy.errors import ErrorClass, StoreError, shard_of
 from ..policy.health import PRIMARY
 from ..policy.ids import ANONYMOUS, SIGNED_IN
 from ..stores.backend import Backend
-from ..stores.host.forms import path_of
 from ..stores.host.group_commit import is_busy
+from ..stores.host.opening import path_of
 from ..stores.host.presence import FEATURES, FORGOTTEN, NEAR, Presence, parts_of
 from ..stores.redis.records import Lack, Restore
 from ..support.logs import fields

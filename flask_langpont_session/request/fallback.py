@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from ..config.settings import Settings
 from ..policy.belief import LOCAL
 from ..policy.categories import AUTH, Feature, Priority
 from ..policy.changes import CategoryChange, apply_writes
@@ -19,6 +18,9 @@ from ..stores.host.entries import NOTHING, Overlay
 from ..stores.host.register import Register
 from ..stores.memory.memory import Memory
 from ..stores.redis.records import Answer, Lack, Written, empty_as_of
+
+if TYPE_CHECKING:
+    from ..config.settings import Settings
 
 
 class Showing(NamedTuple):

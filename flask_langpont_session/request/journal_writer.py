@@ -11,7 +11,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ..metrics.losses import Cause, Loss
 from ..metrics.reports import Reports
@@ -22,15 +22,17 @@ from ..policy.errors import StoreError
 from ..policy.ids import SIGNED_IN
 from ..policy.levels import WAITING, Kept
 from ..policy.plans import Plan
-from ..stores.host.entries import NOTHING, UNKNOWN, WIPED_FIELD, take_out
+from ..stores.host.entries import NOTHING, UNKNOWN, WIPED_FIELD, Carry, Overlay, PendingWrite, take_out
 from ..stores.host.group_commit import Room, is_busy
-from ..stores.host.journal import Carry, Journal, Overlay, PendingWrite
 from ..stores.host.opening import is_full
 from ..stores.memory.memory import LocalAuth
 from ..stores.redis.commands import new_write_id
 from ..stores.redis.records import addition_id
 from .fallback import Fallback
 from .scope import LEAST_FOR_JOURNAL, RequestScope
+
+if TYPE_CHECKING:
+    from ..stores.host.journal import Journal
 
 T = TypeVar("T")
 

@@ -41,6 +41,12 @@ class UnsafeFile(OSError):
     """A file is not what it has to be: one of this user's own, under its own name. The text names it and says why."""
 
 
+def beside(path: Path, ending: str) -> Path:
+    """Return the file with the same name, a hyphen and this ending; beside the file itself, also for a process that
+    knows its folder by a link."""
+    return Path(f"{path.resolve()}-{ending}")
+
+
 def create_private(path: Path) -> None:
     """Create an empty file, unless there is one. SQLite gives its -wal and -shm the mode of the file.
 

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from . import files
 from .files import UnsafeFile, open_private
 from .forks import renew_in_children
 from .logs import Failing, fields
@@ -255,4 +256,4 @@ def _words(error: OSError) -> str:
 
 def beside(journal: str | Path | None, work: str) -> Path | None:
     """Return the folder of a work, beside the journal of the host; None: the host has none."""
-    return Path(f"{Path(journal).resolve()}-workers") / work if journal else None
+    return files.beside(Path(journal), "workers") / work if journal else None

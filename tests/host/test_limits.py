@@ -16,7 +16,7 @@ from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.stores.host.entries import WIPED_FIELD
 from flask_langpont_session.stores.host.journal import Carry, Journal, journal_at
 from flask_langpont_session.stores.host.limits import JournalLimits
-from flask_langpont_session.stores.host.opening import log_path
+from flask_langpont_session.support.files import beside
 from tests.support.entries import addition, value
 from tests.support.journal_process import output, process
 
@@ -282,7 +282,7 @@ def test_the_log_does_not_grow_without_end(make: Callable[..., Journal], path: P
     for number in range(200):
         write(journal, f"d{number}", text=b"x" * 200_000)
         journal.forget_writes(journal.pending_writes())
-    assert log_path(path).stat().st_size < 20 * MEGABYTE
+    assert beside(path, "wal").stat().st_size < 20 * MEGABYTE
     assert path.stat().st_size < 4 * MEGABYTE
 
 

@@ -19,7 +19,6 @@ from flask_langpont_session.policy.changes import CategoryChange
 from flask_langpont_session.policy.copies import RecordRef
 from flask_langpont_session.policy.errors import StoreError
 from flask_langpont_session.policy.rows import AuthRow
-from flask_langpont_session.stores.host.file import JournalFile
 from flask_langpont_session.stores.host.register import Register
 from flask_langpont_session.stores.memory.memory import Memory
 from flask_langpont_session.stores.redis.commands import new_write_id
@@ -107,7 +106,7 @@ class Worker:
 
 @pytest.fixture
 def worker(server: Valkey, raw: Any) -> Iterator[Worker]:
-    worker = Worker(server.url, Register(JournalFile(None)))
+    worker = Worker(server.url, Register(None))
     yield worker
     worker.store.forget_connections()
 
@@ -115,7 +114,7 @@ def worker(server: Valkey, raw: Any) -> Iterator[Worker]:
 @pytest.fixture
 def elsewhere(server: Valkey, raw: Any) -> Iterator[Worker]:
     """A worker of another host."""
-    worker = Worker(server.url, Register(JournalFile(None)))
+    worker = Worker(server.url, Register(None))
     yield worker
     worker.store.forget_connections()
 
@@ -142,7 +141,7 @@ def test_what_is_not_there_is_known_too(worker: Worker, elsewhere: Worker) -> No
 
 def test_that_a_shard_has_nothing_is_not_kept(server: Valkey, raw: Any) -> None:
     """If the slot goes to another shard, this one tells what becomes of its keys, and nothing of others."""
-    worker = Worker(server.url, Register(JournalFile(None)), is_shard=True)
+    worker = Worker(server.url, Register(None), is_shard=True)
     for _ in range(3):
         assert worker.read() == {} and worker.known() is None
         worker.near.attend()
@@ -161,7 +160,7 @@ def test_another_host_is_seen_as_soon_as_the_server_says_it(worker: Worker, else
 
 
 def test_a_worker_of_this_host_is_seen_at_once(server: Valkey, raw: Any, tmp_path: Path) -> None:
-    one, two = (Worker(server.url, Register(JournalFile(tmp_path / "journal"))) for _ in range(2))
+    one, two = (Worker(server.url, Register(tmp_path / "journal")) for _ in range(2))
     for number in range(50):
         two.warm()
         one.write(theme=str(number))
@@ -176,7 +175,7 @@ def test_messages_arrive_over_tls(server: Valkey, raw: Any, elsewhere: Worker, t
     authority = Authority(tmp_path)
     with TlsFront(authority.context(["localhost"]), server.port) as front:
         url = f"rediss://localhost:{front.port}/0?ssl_ca_certs={authority.certificate}"
-        worker = Worker(url, Register(JournalFile(None)))
+        worker = Worker(url, Register(None))
         for number in range(20):
             worker.warm()
             elsewhere.write(theme=str(number))
@@ -293,7 +292,7 @@ def test_a_server_that_does_not_let_us_track_is_asked_each_time(
 ) -> None:
     caplog.set_level("INFO")
     raw.execute_command("ACL", "SETUSER", "reader", "on", ">secret", "~*", "+@all", "-client|tracking")
-    worker = Worker(server.url.replace("redis://", "redis://reader:secret@"), Register(JournalFile(None)))
+    worker = Worker(server.url.replace("redis://", "redis://reader:secret@"), Register(None))
     worker.write(theme="dark")
     for _ in range(3):
         assert worker.read() == {"theme": b"dark"} and worker.known() is None
@@ -310,7 +309,7 @@ def test_a_server_that_does_not_let_us_track_is_asked_each_time(
 def test_a_server_that_does_not_answer_holds_the_monitor_up_once() -> None:
     """It has other stores to look after."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        worker = Worker(f"redis://127.0.0.1:{silent.getsockname()[1]}/0", Register(JournalFile(None)), patience=0.01)
+        worker = Worker(f"redis://127.0.0.1:{silent.getsockname()[1]}/0", Register(None), patience=0.01)
         worker.near.number = MOST_LANES
         assert worker.known() is None
         for _ in range(3):

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from flask_langpont_session.stores.host.entries import SCHEMA, SCHEMA_VERSION
+from flask_langpont_session.stores.host.opening import SCHEMA, SCHEMA_VERSION
 
 _WHEELS = Path(__file__).parents[1] / "releases"
 

@@ -18,8 +18,8 @@ from ...extension import state_of
 from ...policy.causes import cause_of
 from ...policy.errors import StoreError, role_of
 from ...policy.health import DATABASE, PRIMARY
-from ...stores.host.forms import archive, path_of, unread
 from ...stores.host.journal import Summary, Waiting
+from ...stores.host.opening import archive, path_of, unread
 from ...stores.host.summary import together
 from ...stores.sql.dialects import file_of, place_of
 from ..diagnosis.facts import MAKE_ROOM

@@ -17,8 +17,8 @@ from ...policy.ids import is_digest
 from ...policy.leases import EXTEND_AFTER, Life, life_of
 from ...policy.rows import RowState
 from ...stores.backend import Backend, SessionStore
-from ...stores.host.forms import path_of
 from ...stores.host.journal import Journal, Waiting
+from ...stores.host.opening import path_of
 from ...stores.redis.auth_meta import AuthMeta, said
 from ...stores.redis.commands import Commands
 from .findings import Unknown

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ...policy.errors import StoreError
-from ...stores.host.commit_counter import counter_path
-from ...stores.host.forms import path_of, unread
+from ...stores.host.commit_counter import COUNTER
+from ...stores.host.opening import LOG, path_of, unread
 from ...stores.host.presence import FEATURES, FORGOTTEN, Presence, parts_of
 from .facts import File, Host
 from .findings import Unknown
@@ -56,7 +56,7 @@ def file_at(path: Path) -> File:
     folder = next(parent for parent in place.parents if parent.exists())
     about, around = place.stat() if place.exists() else folder.stat(), folder.stat()
     space = os.statvfs(folder)
-    beside = (place, Path(f"{place.resolve()}-wal"))
+    files = (place, Path(f"{place.resolve()}-{LOG}"))
     return File(
         path=str(path),
         is_absolute=path.is_absolute(),
@@ -65,7 +65,7 @@ def file_at(path: Path) -> File:
         mode=about.st_mode & 0o7777,
         folder_owner=around.st_uid,
         folder_mode=around.st_mode & 0o7777,
-        size=sum(file.stat().st_size for file in beside if file.exists()),
+        size=sum(file.stat().st_size for file in files if file.exists()),
         free=space.f_bavail * space.f_frsize,
         file_system=file_system_of(folder.resolve()),
     )
@@ -90,7 +90,7 @@ def workers_of(journal: Path, processes: Path = Path("/proc")) -> tuple[int, ...
     """Return the users of the processes that have the journal open, but for this one, as far as this one may see."""
     if not (processes / "self" / "fd").exists():
         return Unknown("only Linux tells which processes have a file open")
-    paths, found = {str(path.resolve()) for path in (path_of(journal), counter_path(journal))}, []
+    paths, found = {str(path_of(journal).resolve()), f"{journal.resolve()}-{COUNTER}"}, []
     for name in os.listdir(processes):
         if name.isdecimal() and int(name) != os.getpid() and _has_open(f"{processes}/{name}/fd", paths):
             with suppress(OSError):

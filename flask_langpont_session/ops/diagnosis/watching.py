@@ -18,8 +18,8 @@ from ...policy import levels
 from ...policy.errors import StoreError, role_of, shard_of
 from ...policy.health import DATABASE, PRIMARY, REPLICA
 from ...stores.backend import Backend
-from ...stores.host.forms import path_of
 from ...stores.host.journal import Waiting
+from ...stores.host.opening import path_of
 from .findings import Unknown
 from .health_page import Page, read_page
 from .one_session import journal_there

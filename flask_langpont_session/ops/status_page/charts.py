@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
-from ...policy.breaker import DATABASE
+from ...policy.errors import DATABASE
 from ...policy.levels import LEVELS
 from .facts import Facts
 from .history import REDIS, SOURCES, STEP, Slice, together

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from ...policy.breaker import DATABASE
+from ...policy.errors import DATABASE
 from ...policy.levels import LEVELS
 from .charts import HEIGHT, SOURCE_NAMES, charts, duration, milliseconds, parts, periods
 from .facts import Facts

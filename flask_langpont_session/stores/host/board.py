@@ -107,7 +107,7 @@ class Board:
         self.codec = codec
         self.clock = clock or HostClock(file.path)
         self.limits = limits or JournalLimits()
-        self.register = Register(file, copies_ttl=self.limits.copies_ttl, wall=clock or time.time)
+        self.register = Register(file.path, copies_ttl=self.limits.copies_ttl, wall=clock or time.time)
         self.words: dict[Presence, str] = {}
 
     # -- outages -------------------------------------------------------------------------------------------------------

@@ -13,7 +13,10 @@ import zlib
 from functools import partial
 from pathlib import Path
 
-from ...support.files import PrivateNumbers
+from ...support.files import PrivateNumbers, beside
+
+COUNTER = "gen"
+"""The end of the file's name."""
 
 WORD = 8
 _PLACES = 1024
@@ -27,11 +30,6 @@ _HALF = 0xFFFF_FFFF
 _COUNT = struct.Struct("=I")
 _MOMENT = struct.Struct("=d")
 _CHANGE = struct.Struct("=Q")
-
-
-def counter_path(path: Path) -> Path:
-    """Return the file beside the journal itself, as SQLite's own are, also if its folder is known by a link."""
-    return Path(f"{path.resolve()}-gen")
 
 
 class CommitCounter:
@@ -64,7 +62,7 @@ class CommitCounter:
     """
 
     def __init__(self, path: Path | None) -> None:
-        self.numbers = PrivateNumbers(path and counter_path(path))
+        self.numbers = PrivateNumbers(path and beside(path, COUNTER))
         self.word = partial(self.numbers.read, WORD, 0)
         if self.numbers.size < SIZE:
             self._fill()

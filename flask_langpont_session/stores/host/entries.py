@@ -1,4 +1,4 @@
-"""The contents of the journal: its tables, and their rows as values.
+"""The contents of the journal: the rows of its tables as values.
 
 A field that waits for Redis is one row however often it is written; an addition that was sent, whose outcome is
 unknown, stays a row of its own. :func:`put_write` says what remains of what waits when more is written.
@@ -22,66 +22,6 @@ from ...policy.errors import ErrorClass, StoreError
 from ...policy.ids import ANONYMOUS
 from ...policy.servers import ServerRecord
 from ..codec.plain import Codec
-from .limits import SIZE_SCHEMA
-
-SCHEMA_VERSION = 8
-"""The form of the journal, which the former release makes as well."""
-
-FORMS = frozenset({SCHEMA_VERSION, 9})
-"""The forms that this release reads and writes; form 9 has the same tables, with all that is added."""
-
-ADDED: Mapping[str, tuple[str, ...]] = {
-    "writes": ("life_ms INTEGER NOT NULL DEFAULT 0",),
-    "carries": ("lives_ms TEXT NOT NULL DEFAULT ''",),
-    "settlement": ("round TEXT NOT NULL DEFAULT ''",),
-}
-"""Table → the columns that this release adds to what the former one makes. Each needs a default: a worker of the former
-release, which may have the same file open, names only the columns that it knows."""
-
-ADDED_TABLES = {"delivered": "CREATE TABLE delivered (digest TEXT PRIMARY KEY, at_ms INTEGER NOT NULL) WITHOUT ROWID"}
-"""The tables that this release adds."""
-
-APPLICATION_ID = 0x4C50534A
-"""Marks the file as a journal, so that no tables are ever added to another program's database."""
-
-SCHEMA = (
-    # AUTOINCREMENT: a number is never given twice, so "delete number 7" cannot hit a value written meanwhile.
-    """CREATE TABLE writes (
-        seq INTEGER PRIMARY KEY AUTOINCREMENT, digest TEXT NOT NULL, kind TEXT NOT NULL, shadow INTEGER NOT NULL,
-        category TEXT NOT NULL, operation TEXT NOT NULL, field TEXT NOT NULL, value BLOB, delta INTEGER NOT NULL,
-        basis TEXT NOT NULL, moment INTEGER NOT NULL, base BLOB, doubts TEXT NOT NULL,
-        token TEXT NOT NULL, is_sent INTEGER NOT NULL, acknowledged INTEGER NOT NULL, at_ms INTEGER NOT NULL,
-        UNIQUE (digest, shadow, category, field, token))""",
-    """CREATE TABLE carries (
-        seq INTEGER PRIMARY KEY AUTOINCREMENT, origin TEXT NOT NULL, digest TEXT NOT NULL, kind TEXT NOT NULL,
-        categories TEXT NOT NULL, left_us INTEGER NOT NULL, at_ms INTEGER NOT NULL)""",
-    "CREATE INDEX carries_by_digest ON carries (digest)",
-    "CREATE INDEX carries_by_origin ON carries (origin)",
-    """CREATE TABLE revocations (
-        seq INTEGER PRIMARY KEY AUTOINCREMENT, digest TEXT NOT NULL UNIQUE, at_ms INTEGER NOT NULL,
-        in_database INTEGER NOT NULL, in_redis INTEGER NOT NULL)""",
-    """CREATE TABLE pushes (
-        seq INTEGER PRIMARY KEY AUTOINCREMENT, digest TEXT NOT NULL UNIQUE, version INTEGER NOT NULL DEFAULT 0)""",
-    """CREATE TABLE copies (
-        digest TEXT NOT NULL, category TEXT NOT NULL, version INTEGER NOT NULL, fields BLOB NOT NULL,
-        additions BLOB NOT NULL, kind TEXT NOT NULL, at_ms INTEGER NOT NULL, PRIMARY KEY (digest, category))""",
-    "CREATE TABLE outages (what TEXT PRIMARY KEY, at_ms INTEGER NOT NULL)",
-    *SIZE_SCHEMA,
-    """CREATE TABLE user_revocations (
-        seq INTEGER PRIMARY KEY AUTOINCREMENT, user_id TEXT NOT NULL UNIQUE, until_ms INTEGER NOT NULL,
-        epoch INTEGER NOT NULL DEFAULT 0, in_database INTEGER NOT NULL DEFAULT FALSE,
-        reached TEXT NOT NULL DEFAULT '')""",
-    """CREATE TABLE servers (
-        endpoint TEXT PRIMARY KEY, identity TEXT NOT NULL, trust_since_ms INTEGER NOT NULL,
-        generation TEXT NOT NULL, number INTEGER NOT NULL)""",
-    """CREATE TABLE settlement (
-        id INTEGER PRIMARY KEY CHECK (id = 0), server TEXT NOT NULL, since_ms INTEGER NOT NULL,
-        began_ms INTEGER NOT NULL, claimant TEXT NOT NULL, claimed_until_ms INTEGER NOT NULL)""",
-    "INSERT INTO settlement VALUES (0, '', 0, 0, '', 0)",
-    f"PRAGMA user_version = {SCHEMA_VERSION}",
-    f"PRAGMA application_id = {APPLICATION_ID}",
-)
-"""Makes the tables of the former release; :data:`ADDED` and :data:`ADDED_TABLES` are still to come."""
 
 _INTEGER = re.compile(rb"-?(0|[1-9][0-9]{0,18})")
 

@@ -29,13 +29,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ...policy.errors import ErrorClass, StoreError
+from ...support.files import beside
 from ...support.forks import call_in_children
 from ...support.lag import Deadline
-from .commit_counter import CommitCounter, counter_path
+from .commit_counter import COUNTER, CommitCounter
 from .group_commit import Room, Task, Work, Writer, brisk, busy
 from .lock import HostLock
 from .opening import (
     FAILURES,
+    LOG,
     begun,
     completed,
     full,
@@ -43,13 +45,13 @@ from .opening import (
     hold_reserve,
     is_full,
     is_well,
-    lock_path,
-    log_path,
+    make_room,
     one,
+    open_database,
+    path_of,
     store_error,
     translated,
 )
-from .side import TURNS, Side, Sides
 
 T = TypeVar("T")
 
@@ -69,9 +71,120 @@ _SLACK = 256
 _LARGE_LOG = 4_194_304
 """Bytes of SQLite's -wal from which on it is worth copying what it holds to the file."""
 
-
 _FAREWELL = 1.0
 """Seconds that closing waits at most for what is still to be written."""
+
+TURNS = {side: threading.RLock() for side in ("write", "read", "shrink")}
+"""Locks for all journals of this process, usually one: a fork has to stop and close every one of them. A thread that
+takes several takes them in this order. Reentrant, because a signal handler may fork."""
+
+
+class Side:
+    """One connection, for all threads of this process, one at a time; opened when it is needed.
+
+    :param path: of the journal, as the settings name it.
+    :ivar opened: how often; what was learned from one connection says nothing about the next.
+    :ivar place: the file that was opened last; None: it is in memory, or none was yet.
+    """
+
+    def __init__(self, path: Path | None, turn: str) -> None:
+        self.place: Path | None = None
+        self.connection: sqlite3.Connection | None = None
+        self.opened = 0
+        self._path = path
+        self._turn = turn
+        self._age = 0
+        self._pid = 0
+        self._patience = 0
+        self._file: tuple[int, int] | None = None
+
+    @contextmanager
+    def taken(self, deadline: Deadline) -> Iterator[None]:
+        """Have this side alone, until the end.
+
+        :raises StoreError: the other threads took all the time there is.
+        """
+        turn = TURNS[self._turn]
+        if not deadline.wait(lambda seconds: turn.acquire(timeout=seconds)):
+            raise busy()
+        try:
+            yield
+        finally:
+            turn.release()
+
+    def connect(self, age: int, until: float) -> sqlite3.Connection:
+        """Return the connection; another one if the file was let go of since (`age` is another one)."""
+        if self.connection is not None and self._age != age:
+            self.close()
+        if self.connection is None:
+            self.place = self._path and path_of(self._path)
+            connection = open_database(self.place, until)
+            self._age, self._pid, self.opened, self._patience = age, os.getpid(), self.opened + 1, 0
+            self._file = _identity(self.place)
+            # Threads on the other side ask whether it is inherited: it comes last.
+            self.connection = connection
+        return self.connection
+
+    def wait_for_others(self, seconds: float) -> None:
+        """Let SQLite wait for another process, for at most so long: it may recover the file, or be the last to leave
+        it, which keeps readers out, too. To be called with :meth:`taken` and connected."""
+        assert self.connection is not None
+        milliseconds = max(0, int(seconds * 1000))
+        if not self._patience <= milliseconds <= 2 * self._patience:  # else it is near enough
+            self.connection.execute(f"PRAGMA busy_timeout = {milliseconds}")
+            self._patience = milliseconds
+
+    def close(self) -> None:
+        """Close the connection. Never raises. To be called with :meth:`taken`, or where there are no other threads."""
+        if self._path is not None and self.is_inherited():
+            # Closing it here could remove the log that the parent writes to.
+            return
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            with suppress(sqlite3.Error):
+                connection.close()
+
+    def is_gone(self) -> bool:
+        """Return whether the file that is open here was deleted, or another one stands in its place: no other process,
+        and none that starts, would find what is written to it."""
+        return self.connection is not None and self._file != _identity(self.place)
+
+    def is_inherited(self) -> bool:
+        """Return whether the connection was opened by a process that this one was forked from."""
+        return self.connection is not None and self._pid != os.getpid()
+
+
+class Sides:
+    """The connections of this process to one journal.
+
+    :param path: of the journal, as the settings name it; None: in memory, by one connection only. No other process can
+        keep that waiting.
+    :ivar was_gone: see :meth:`is_gone`.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.was_gone = False
+        self._without_room = path
+        self.write = Side(path, "write")
+        self.read = self.write if path is None else Side(path, "read")
+        self.shrink = self.write if path is None else Side(path, "shrink")
+
+    @property
+    def all(self) -> Sequence[Side]:
+        """Return each of them."""
+        return self.write, self.read, self.shrink
+
+    def make_room(self) -> None:
+        """Make sure, before one is opened for the first time, that no file of another program is in the way."""
+        if self._without_room is not None:
+            make_room(self._without_room)
+            self._without_room = None
+
+    def is_gone(self) -> bool:
+        """Return whether the file of one of them was deleted, also if it has been opened anew since the last call that
+        returned this."""
+        was_gone, self.was_gone = self.was_gone, False
+        return was_gone or any(side.is_gone() for side in self.all)
 
 
 class JournalFile:
@@ -80,8 +193,8 @@ class JournalFile:
     Wherever there is a `wait`, it is the seconds that all waits of the call take together at most; None:
     :data:`BUSY_SECONDS`.
 
-    :param path: the file as the settings name it, see :mod:`.forms`; its folder is created if only that one is missing.
-        None: a database in memory, which is empty again after :meth:`close`, and in a forked child.
+    :param path: as the settings name it, see :mod:`.opening`; its folder is created if only that one is missing. None:
+        a database in memory, which is empty again after :meth:`close`, and in a forked child.
     :ivar sides: its connections.
     :ivar counter: of commits; None: the next call opens it.
     """
@@ -96,8 +209,8 @@ class JournalFile:
         self._pid = 0
         self._age = 0
         self._alone = threading.Lock()
-        self._sole = HostLock(counter_path(path)) if path else None
-        self._queue = HostLock(lock_path(path)) if path else None
+        self._sole = HostLock(beside(path, COUNTER)) if path else None
+        self._queue = HostLock(beside(path, "lock")) if path else None
         _files.add(self)
 
     # -- reading -------------------------------------------------------------------------------------------------
@@ -273,7 +386,7 @@ class JournalFile:
                 hold_reserve(self.path)
             elif state == self._shrunk:
                 return False
-            elif _size(log_path(place)) > _LARGE_LOG:
+            elif _size(beside(place, LOG)) > _LARGE_LOG:
                 db.execute("PRAGMA wal_checkpoint(PASSIVE)")
             used = one(db, "PRAGMA page_count") - one(db, "PRAGMA freelist_count")
             free = _size(place) // one(db, "PRAGMA page_size") - used
@@ -380,6 +493,15 @@ class JournalFile:
                 side.close()
 
 
+def _identity(path: Path | None) -> tuple[int, int] | None:
+    """Return the device and number of a file; None: there is none."""
+    try:
+        status = path.stat() if path else None
+    except OSError:
+        return None
+    return (status.st_dev, status.st_ino) if status else None
+
+
 def _size(path: Path) -> int:
     try:
         return path.stat().st_size
@@ -424,7 +546,7 @@ def _deliver(path: Path | None, tasks: Sequence[Task[Any]]) -> None:
 def _force(path: Path) -> None:
     """Have the disk take what is committed. Without a log SQLite has done that before it took the log away."""
     with suppress(FileNotFoundError):
-        log = os.open(log_path(path), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        log = os.open(beside(path, LOG), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             getattr(os, "fdatasync", os.fsync)(log)  # not every system has the quicker one
         finally:
@@ -446,7 +568,7 @@ def _makes_room(file: JournalFile, task: Task[Any], error: Exception) -> bool:
     """Return whether there is more room now for a task that may take the reserve, and was refused for want of room."""
     if task.room is not Room.RESERVED or file.path is None or not is_full(error):
         return False
-    log = log_path(file.writer.place or file.path)
+    log = beside(file.writer.place or file.path, LOG)
     has_more, size = give_back_reserve(file.path), _size(log)
     with suppress(StoreError), file._lent(file.writer, _deadline(None)) as db:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # what stands in the log has its place in the file

@@ -15,12 +15,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from ...support.files import open_private
+from ...support.files import beside, open_private
+from .commit_counter import COUNTER
 
 _RECORD = struct.Struct("=16sqq")
 """The start of the host, what its time since then is to be added to, and the latest time that was told."""
-
-_ENDING = "-clock"
 
 _NOTED_EVERY_US = 1_000_000
 _MARGIN_US = 2 * _NOTED_EVERY_US
@@ -55,7 +54,7 @@ class HostClock:
         since: Callable[[], float] = since_start,
         start: bytes | None = None,
     ) -> None:
-        self._path = None if path is None else Path(f"{path.resolve()}{_ENDING}")
+        self._path = path and beside(path, "clock")
         self._wall = wall
         self._since = since
         self._start = (start_of_host() if start is None else start).ljust(16, b"\0")[:16]
@@ -85,7 +84,7 @@ class HostClock:
 
     def _exchanged(self, path: Path, since: int, own: int, *, patiently: bool) -> int:
         # A command makes no file that the workers could not use: one is made where they have made others.
-        makes = os.O_CREAT if path.with_name(f"{path.name.removesuffix(_ENDING)}-gen").exists() else 0
+        makes = os.O_CREAT if path.with_name(f"{path.name.removesuffix('clock')}{COUNTER}").exists() else 0
         descriptor = open_private(path, os.O_RDWR | makes)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if patiently else fcntl.LOCK_NB))

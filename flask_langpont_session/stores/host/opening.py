@@ -1,5 +1,10 @@
-"""Opening a file of the journal: the own one is made if need be, and none may be another user's. Which file is the one
-to be opened: see :mod:`.forms`."""
+"""The file of a journal: which one it is, and opening it. It is made if need be, and none may be another user's.
+
+A journal has one form, which the former release reads and writes as well: what this release has beyond it are columns
+and tables (:data:`ADDED`), which it adds to the file. So workers of both share the file that the setting
+names. Where a file of another program, or in another form, has taken that place, that is left alone, and the journal is
+beside it. :func:`archive` gives such files other names.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +12,74 @@ import errno
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
 
 from ...policy.errors import ErrorClass, StoreError
-from ...support.files import UnsafeFile, check_folder, check_private, create_private, make_private, open_private
-from .entries import ADDED, ADDED_TABLES, APPLICATION_ID, FORMS, SCHEMA
+from ...support.files import UnsafeFile, beside, check_folder, check_private, create_private, make_private, open_private
+from .limits import SIZE_SCHEMA
+
+SCHEMA_VERSION = 8
+"""The form of the journal, which the former release makes as well."""
+
+FORMS = frozenset({SCHEMA_VERSION, 9})
+"""The forms that this release reads and writes; form 9 has the same tables, with all that is added."""
+
+ADDED: Mapping[str, tuple[str, ...]] = {
+    "writes": ("life_ms INTEGER NOT NULL DEFAULT 0",),
+    "carries": ("lives_ms TEXT NOT NULL DEFAULT ''",),
+    "settlement": ("round TEXT NOT NULL DEFAULT ''",),
+}
+"""Table → the columns that this release adds to what the former one makes. Each needs a default: a worker of the former
+release, which may have the same file open, names only the columns that it knows."""
+
+ADDED_TABLES = {"delivered": "CREATE TABLE delivered (digest TEXT PRIMARY KEY, at_ms INTEGER NOT NULL) WITHOUT ROWID"}
+"""The tables that this release adds."""
+
+APPLICATION_ID = 0x4C50534A
+"""Marks the file as a journal, so that no tables are ever added to another program's database."""
+
+SCHEMA = (
+    # AUTOINCREMENT: a number is never given twice, so "delete number 7" cannot hit a value written meanwhile.
+    """CREATE TABLE writes (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, digest TEXT NOT NULL, kind TEXT NOT NULL, shadow INTEGER NOT NULL,
+        category TEXT NOT NULL, operation TEXT NOT NULL, field TEXT NOT NULL, value BLOB, delta INTEGER NOT NULL,
+        basis TEXT NOT NULL, moment INTEGER NOT NULL, base BLOB, doubts TEXT NOT NULL,
+        token TEXT NOT NULL, is_sent INTEGER NOT NULL, acknowledged INTEGER NOT NULL, at_ms INTEGER NOT NULL,
+        UNIQUE (digest, shadow, category, field, token))""",
+    """CREATE TABLE carries (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, origin TEXT NOT NULL, digest TEXT NOT NULL, kind TEXT NOT NULL,
+        categories TEXT NOT NULL, left_us INTEGER NOT NULL, at_ms INTEGER NOT NULL)""",
+    "CREATE INDEX carries_by_digest ON carries (digest)",
+    "CREATE INDEX carries_by_origin ON carries (origin)",
+    """CREATE TABLE revocations (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, digest TEXT NOT NULL UNIQUE, at_ms INTEGER NOT NULL,
+        in_database INTEGER NOT NULL, in_redis INTEGER NOT NULL)""",
+    """CREATE TABLE pushes (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, digest TEXT NOT NULL UNIQUE, version INTEGER NOT NULL DEFAULT 0)""",
+    """CREATE TABLE copies (
+        digest TEXT NOT NULL, category TEXT NOT NULL, version INTEGER NOT NULL, fields BLOB NOT NULL,
+        additions BLOB NOT NULL, kind TEXT NOT NULL, at_ms INTEGER NOT NULL, PRIMARY KEY (digest, category))""",
+    "CREATE TABLE outages (what TEXT PRIMARY KEY, at_ms INTEGER NOT NULL)",
+    *SIZE_SCHEMA,
+    """CREATE TABLE user_revocations (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, user_id TEXT NOT NULL UNIQUE, until_ms INTEGER NOT NULL,
+        epoch INTEGER NOT NULL DEFAULT 0, in_database INTEGER NOT NULL DEFAULT FALSE,
+        reached TEXT NOT NULL DEFAULT '')""",
+    """CREATE TABLE servers (
+        endpoint TEXT PRIMARY KEY, identity TEXT NOT NULL, trust_since_ms INTEGER NOT NULL,
+        generation TEXT NOT NULL, number INTEGER NOT NULL)""",
+    """CREATE TABLE settlement (
+        id INTEGER PRIMARY KEY CHECK (id = 0), server TEXT NOT NULL, since_ms INTEGER NOT NULL,
+        began_ms INTEGER NOT NULL, claimant TEXT NOT NULL, claimed_until_ms INTEGER NOT NULL)""",
+    "INSERT INTO settlement VALUES (0, '', 0, 0, '', 0)",
+    f"PRAGMA user_version = {SCHEMA_VERSION}",
+    f"PRAGMA application_id = {APPLICATION_ID}",
+)
+"""Makes the tables of the former release; :data:`ADDED` and :data:`ADDED_TABLES` are still to come."""
 
 FAILURES = (sqlite3.Error, OSError, OverflowError, UnicodeError)
 """The errors of SQLite and the system, and Python's for a value that SQLite cannot keep."""
@@ -32,8 +98,14 @@ _LARGEST_LOG = 8_388_608
 """Bytes to which SQLite cuts its -wal off when it begins it anew."""
 
 
+LOG = "wal"
+"""The end of the name of the file that SQLite writes commits to."""
+
 RESERVE = 524_288
 """Bytes: what is written of one batch of entries, twice."""
+
+_PATIENCE = 0.05
+"""Seconds for which other processes are waited for that have a file open for a moment."""
 
 
 class DeletedJournal(StoreError):
@@ -168,16 +240,6 @@ def is_full(error: Exception) -> bool:
     return error.store == "journal" and error.error_class is ErrorClass.WRITE_REFUSED
 
 
-def log_path(path: Path) -> Path:
-    """Return the file that SQLite writes commits to."""
-    return Path(f"{path.resolve()}-wal")
-
-
-def lock_path(path: Path) -> Path:
-    """Return the file at which processes queue up to write."""
-    return Path(f"{path.resolve()}-lock")
-
-
 def hold_reserve(path: Path | None) -> bool:
     """Allocate room on the disk, unless it is there, for what must be written however full it is: ends of sessions,
     marks and deletions. While it is not whole, nothing that makes the journal grow is taken.
@@ -188,10 +250,10 @@ def hold_reserve(path: Path | None) -> bool:
     if path is None or not hasattr(os, "posix_fallocate"):
         return True
     with suppress(FileNotFoundError):
-        if _reserve_path(path).lstat().st_size >= RESERVE:
+        if beside(path, "reserve").lstat().st_size >= RESERVE:
             return True
     try:
-        descriptor = open_private(_reserve_path(path))
+        descriptor = open_private(beside(path, "reserve"))
         try:
             os.posix_fallocate(descriptor, 0, RESERVE)
         finally:
@@ -205,7 +267,7 @@ def hold_reserve(path: Path | None) -> bool:
 def give_back_reserve(path: Path) -> bool:
     """Make room by cutting the reserve off: what was refused is written again. Return whether there was any of it."""
     with suppress(OSError):
-        descriptor = open_private(_reserve_path(path), os.O_RDWR)
+        descriptor = open_private(beside(path, "reserve"), os.O_RDWR)
         try:
             had = os.fstat(descriptor).st_size > 0
             os.ftruncate(descriptor, 0)
@@ -215,13 +277,9 @@ def give_back_reserve(path: Path) -> bool:
     return False
 
 
-def _reserve_path(path: Path) -> Path:
-    return Path(f"{path}-reserve")
-
-
 def files_of(path: Path | None) -> list[Path]:
     """Return the file that SQLite was given, and those that it puts beside it."""
-    return [] if path is None else [path, log_path(path), Path(f"{path.resolve()}-shm")]
+    return [] if path is None else [path, beside(path, LOG), beside(path, "shm")]
 
 
 def _make_place(path: Path) -> None:
@@ -295,3 +353,127 @@ def _create_schema(connection: sqlite3.Connection, until: float) -> None:
 def _patiently(connection: sqlite3.Connection, statement: str, until: float) -> None:
     if not begun(connection, statement, lambda: time.monotonic() < until):
         raise StoreError("journal", ErrorClass.UNREACHABLE, "SQLITE_BUSY")
+
+
+# -- the files in its place -------------------------------------------------------------------------------------------
+
+
+class Unread(NamedTuple):
+    """A file of the journal that this release does not use.
+
+    :param why: for operators.
+    """
+
+    path: Path
+    why: str
+
+
+def path_of(journal: Path) -> Path:
+    """Return the file of a journal.
+
+    :param journal: as the settings name it.
+    """
+    instead = _instead(journal)
+    return instead if os.path.lexists(instead) else journal
+
+
+def make_room(journal: Path) -> None:
+    """Make a file beside the place of the journal if that is taken. To be called before a process opens the journal for
+    the first time: a file that is damaged while it is used is no other program's."""
+    if path_of(journal) == journal and _is_taken(journal):
+        create_private(_instead(journal))
+
+
+def _instead(journal: Path) -> Path:
+    return journal.with_name(f"{journal.name}-{max(FORMS)}")
+
+
+@contextmanager
+def alone_with(path: Path) -> Iterator[sqlite3.Connection | None]:
+    """Yield a connection while no other one to this file is open, of any process; it is in a transaction.
+
+    SQLite keeps a lock of the file for as long as a connection is open that has read something, and none for a process
+    that will only open it: what it finds then, it must be able to go on with.
+
+    :return: None: another one is open.
+    """
+    with closing(_connect(path)) as connection:
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        until = time.monotonic() + _PATIENCE
+        yield connection if begun(connection, "BEGIN EXCLUSIVE", lambda: time.monotonic() < until) else None
+
+
+def unread(journal: Path) -> list[Unread]:
+    """Return the files in the place of the journal and beside it that this release cannot use: older and newer forms,
+    other programs' files, and what is damaged. None of them is changed."""
+    numbered = [path for path in journal.parent.glob(f"{journal.name}-[0-9]*") if _is_number(journal, path)]
+    in_use, found = path_of(journal), [path for path in (journal, *sorted(numbered)) if _has_size(path)]
+    looked_at = {path: _why_not(path) or ("" if path == in_use else f"{in_use.name} is used") for path in found}
+    return [Unread(path, why) for path, why in looked_at.items() if why]
+
+
+def archive(journal: Path) -> list[tuple[Path, Path]]:
+    """Rename what :func:`unread` finds, with what SQLite has put beside it.
+
+    :return: former and present names.
+    :raises OSError: it cannot be renamed.
+    """
+    moved = []
+    for path, _ in unread(journal):
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        for file in files_of(path):
+            if file.exists():
+                name = path.with_name(f"{path.name}.aside-{stamp}{file.name.removeprefix(path.name)}")
+                file.rename(name)
+                moved.append((file, name))
+    return moved
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    """Return a connection to a file that is there; none is made."""
+    name = f"file:{quote(str(path))}?mode=rw"
+    return sqlite3.connect(name, uri=True, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
+
+
+def _has_size(path: Path) -> bool:
+    try:
+        return path.lstat().st_size > 0
+    except OSError:
+        return False
+
+
+def _is_number(journal: Path, path: Path) -> bool:
+    return path.name.removeprefix(f"{journal.name}-").isdecimal()
+
+
+def _is_taken(path: Path) -> bool:
+    """Return whether a file is there that is no journal of this form, or of no database at all. What cannot be looked
+    at is not: the error of opening it says why."""
+    if not _has_size(path):
+        return False
+    try:
+        return _form_at(path) not in (0, *FORMS)
+    except FAILURES as error:
+        return code_of(error) == sqlite3.SQLITE_NOTADB
+
+
+def _form_at(path: Path) -> int | None:
+    for file in files_of(path):
+        check_private(file)
+    with closing(_connect(path)) as connection:
+        return form_of(connection)
+
+
+def _why_not(path: Path) -> str:
+    """Say why a file cannot be used; empty: it can."""
+    try:
+        form = _form_at(path)
+    except UnsafeFile as error:
+        return str(error)
+    except FAILURES as error:
+        return "" if code_of(error) == sqlite3.SQLITE_BUSY else f"it cannot be read ({store_error(error).cause})"
+    if form is None:
+        return "it is not a journal"
+    if form > max(FORMS):
+        return f"a newer release has written it, in form {form}"
+    return "" if form in (0, *FORMS) else f"an older release has written it, in form {form}"

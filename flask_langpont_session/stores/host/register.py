@@ -20,12 +20,10 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 from ...policy.leases import CLOCK_TOLERANCE_MS
-from ...support.files import PrivateNumbers
+from ...support.files import PrivateNumbers, beside
 from ...support.forks import renew_in_children
-from .commit_counter import counter_path
-from .file import JournalFile
-from .forms import alone_with, path_of
-from .opening import FAILURES
+from .commit_counter import COUNTER
+from .opening import FAILURES, alone_with, path_of
 
 PLACES = 65_536
 """Sessions that share a place count as changed together: that costs a question more, and hides nothing."""
@@ -72,7 +70,7 @@ _FORMER_ID = 8
 
 def former_paths(journal: Path) -> list[Path]:
     """Return the files of the former release's register, beside the journal."""
-    return [Path(f"{journal.resolve()}-{what}") for what in _OF_FORMER]
+    return [beside(journal, what) for what in _OF_FORMER]
 
 
 def end_former(journal: Path) -> None:
@@ -86,11 +84,6 @@ def end_former(journal: Path) -> None:
                 path.unlink(missing_ok=True)
 
 
-def register_path(journal: Path) -> Path:
-    """Return the file beside the journal itself, also for a process that knows its folder by a link."""
-    return Path(f"{journal.resolve()}-register")
-
-
 class Register:
     """Numbers by which a host's workers tell each other of sessions. To read or note one costs about a microsecond.
 
@@ -99,7 +92,7 @@ class Register:
 
     Workers of the former release have files of their own. Where these are, both are read and written.
 
-    :param journal: which these workers share; in memory: this process has the register for itself.
+    :param journal: which these workers share; None: this process has the register for itself.
     :param copies_ttl: seconds for which a copy is kept: versions that were forgotten concern no newer one.
     :param wall: seconds since 1970.
     :ivar note_version: gets a digest, a category and a version: this is what there is. No worker goes by what it had
@@ -108,12 +101,12 @@ class Register:
     """
 
     def __init__(
-        self, journal: JournalFile, *, copies_ttl: float = 1800.0, wall: Callable[[], float] = time.time
+        self, journal: Path | None, *, copies_ttl: float = 1800.0, wall: Callable[[], float] = time.time
     ) -> None:
-        self._journal = journal.path
+        self._journal = journal
         self._copies_ms = int(copies_ttl * 1000) + CLOCK_TOLERANCE_MS  # the clock of Redis may be a little off
         self._wall = wall
-        self._former = _Former(journal.path)
+        self._former = _Former(journal)
         self._tables = {at: (_Versions(self._opened, at), self._former.tables[at]) for at in (SEEN, WIPED)}
         self.note_version, self.note_wipe = partial(self._note, SEEN), partial(self._note, WIPED)
         self._begin()
@@ -241,7 +234,7 @@ class Register:
         file, journal = self._file, self._journal
         if file is None:
             flags = os.O_RDWR | (os.O_CREAT if makes and journal and _may_be_made_beside(journal) else 0)
-            file = PrivateNumbers(journal and register_path(journal), flags)
+            file = PrivateNumbers(journal and beside(journal, "register"), flags)
             if journal:
                 file.reserve(SEEN)  # a change that finds no room would be hidden from the other workers
                 file.claim(_SHARED)
@@ -359,6 +352,6 @@ class _Former:
 def _may_be_made_beside(journal: Path) -> bool:
     """Return whether the journal is this user's: a command of another one makes no file that workers cannot use."""
     try:
-        return counter_path(journal).stat().st_uid == os.geteuid()
+        return beside(journal, COUNTER).stat().st_uid == os.geteuid()
     except FileNotFoundError:
         return True

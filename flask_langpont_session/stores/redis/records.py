@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, cast
 from ...policy.categories import AUTH
 from ...policy.changes import CategoryChange, Fields, Operation
 from ...policy.copies import NO_RECORDS, NOT_THERE, OWN, CategoryCopy, Change, Damaged, Foreign, described
-from ...policy.health import PRIMARY
+from ...policy.errors import PRIMARY
 from ...policy.leases import CLOCK_TOLERANCE_MS
 from ...policy.rows import AuthEntry, AuthRow
 from ...policy.serializer import is_readable

@@ -27,7 +27,7 @@ from flask_langpont_session.policy.categories import Priority
 from flask_langpont_session.policy.levels import Behaviour
 from flask_langpont_session.policy.presets import DEFAULT_CATEGORIES
 from flask_langpont_session.stores.codec.keys import SAMPLE
-from flask_langpont_session.stores.host.entries import FORMS
+from flask_langpont_session.stores.host.opening import FORMS
 from tests.support import former_release
 
 Load = Callable[..., Settings]

@@ -9,8 +9,8 @@ import pytest
 from flask_langpont_session.metrics.incident_log import IncidentLog
 from flask_langpont_session.metrics.losses import Cause, Loss
 from flask_langpont_session.metrics.recorder import Recorder
-from flask_langpont_session.policy.breaker import DATABASE, PRIMARY, READ, WRITE
-from flask_langpont_session.policy.errors import ErrorClass, StoreError
+from flask_langpont_session.policy.breaker import READ, WRITE
+from flask_langpont_session.policy.errors import DATABASE, PRIMARY, ErrorClass, StoreError
 
 BOTH = (READ, WRITE)
 

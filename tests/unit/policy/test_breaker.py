@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from flask_langpont_session.policy.breaker import DATABASE, ONLY, PRIMARY, READ, REPLICA, WRITE, Breakers
-from flask_langpont_session.policy.errors import ErrorClass, StoreError
+from flask_langpont_session.policy.breaker import ONLY, READ, WRITE, Breakers
+from flask_langpont_session.policy.errors import DATABASE, PRIMARY, REPLICA, ErrorClass, StoreError
 
 
 @pytest.fixture

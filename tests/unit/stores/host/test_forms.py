@@ -9,10 +9,8 @@ from pathlib import Path
 import pytest
 
 from flask_langpont_session.policy.errors import StoreError
-from flask_langpont_session.stores.host.entries import FORMS, SCHEMA_VERSION
-from flask_langpont_session.stores.host.forms import archive, path_of, unread
 from flask_langpont_session.stores.host.journal import Journal
-from flask_langpont_session.stores.host.opening import files_of
+from flask_langpont_session.stores.host.opening import FORMS, SCHEMA_VERSION, archive, files_of, path_of, unread
 from flask_langpont_session.stores.host.register import former_paths
 from tests.support import former_release
 from tests.support.former_release import REVOCATION

@@ -17,10 +17,9 @@ import pytest
 from devservers.processes import LONG
 from flask_langpont_session.policy.ids import digest_of
 from flask_langpont_session.stores.host import register
-from flask_langpont_session.stores.host.commit_counter import counter_path
-from flask_langpont_session.stores.host.file import JournalFile
-from flask_langpont_session.stores.host.register import NEVER, PLACES, SIZE, Register, former_paths, register_path
+from flask_langpont_session.stores.host.register import NEVER, PLACES, SIZE, Register, former_paths
 from flask_langpont_session.support import files
+from flask_langpont_session.support.files import beside
 from tests.support.journals import in_fork
 
 A, B = "a" * 43, "b" * 43
@@ -34,12 +33,12 @@ Make = Callable[[], Register]
 
 @pytest.fixture(params=[True, False], ids=["shared", "own"])
 def single(request: pytest.FixtureRequest, path: Path) -> Register:
-    return Register(JournalFile(path if request.param else None))
+    return Register(path if request.param else None)
 
 
 @pytest.fixture
 def worker(path: Path) -> Make:
-    return lambda: Register(JournalFile(path), wall=lambda: 0.0)
+    return lambda: Register(path, wall=lambda: 0.0)
 
 
 def refusing(number: int) -> Callable[..., Any]:
@@ -150,28 +149,28 @@ def test_its_room_is_reserved_where_that_can_be_done(worker: Make, path: Path, m
         assert worker().of(A) is None and worker().change(A, NEVER) is None
         patched.setattr(os, "posix_fallocate", refusing(errno.EOPNOTSUPP))
         assert worker().of(A) == NEVER
-    register_path(path).unlink()
+    beside(path, "register").unlink()
     worker().note_version(A, "ui", 5 * MS)
-    assert register_path(path).stat().st_blocks * 512 >= PLACES * SIZE
+    assert beside(path, "register").stat().st_blocks * 512 >= PLACES * SIZE
 
 
 def test_only_what_keeps_something_makes_the_file(worker: Make, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A command may run as another user than the workers, to whom a file of that user would be of no use."""
     assert worker().change(A) is None and worker().are_usable()
-    counter_path(path).touch()
+    beside(path, "gen").touch()
     user = os.geteuid()
     with monkeypatch.context() as patched:
         patched.setattr(os, "geteuid", lambda: user + 1)
         worker().note_version(A, "ui", 5 * MS)
         assert worker().of(A) is None and not worker().is_outdated(A, "ui", 0)
-    assert not register_path(path).exists()
+    assert not beside(path, "register").exists()
     one = worker()
     before = one.of(A)
     assert worker().change(A) is None and one.of(A) != before
 
 
 def test_a_file_that_cannot_be_used_vouches_for_nothing(worker: Make, path: Path) -> None:
-    register_path(path).symlink_to(path.with_name("elsewhere"))
+    beside(path, "register").symlink_to(path.with_name("elsewhere"))
     one = worker()
     one.note_version(A, "ui", 5 * MS)
     assert one.of(A) is None and one.change(A, NEVER) is None and not one.are_usable()
@@ -183,7 +182,7 @@ def test_a_file_that_was_cut_off_is_as_new(worker: Make, path: Path) -> None:
     one = worker()
     assert one.change(A, one.of(A)) is not None
     one.note_version(A, "ui", 5 * MS)
-    os.truncate(register_path(path), 0)
+    os.truncate(beside(path, "register"), 0)
     assert one.of(A) == NEVER and not one.latest_version(A, "ui")
     assert one.change(A, NEVER) == worker().of(A) != NEVER
 
@@ -260,7 +259,7 @@ def test_workers_share_what_they_note(worker: Make) -> None:
 
 def test_what_is_noted_of_others_displaces_nothing() -> None:
     """I20: of an id that was given up nothing else may be left that tells it, while others go on to be given up."""
-    single = Register(JournalFile(None))
+    single = Register(None)
     digests = [digest_of(str(n)) for n in range(60_000)]  # in use by the workers of a host, together
     for number, digest in enumerate(digests, 1):
         single.note_wipe(digest, "translation", number * MS)
@@ -271,7 +270,7 @@ def test_what_is_noted_of_others_displaces_nothing() -> None:
 def test_what_was_noted_longest_ago_gives_way(worker: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """A name that is noted again counts as noted now."""
     monkeypatch.setattr(register, "BUCKETS", 1)
-    for one in (worker(), Register(JournalFile(None))):
+    for one in (worker(), Register(None)):
         for name, version in [*((n, n) for n in range(1, 8)), (1, 9), (8, 10)]:
             one.note_version(f"d{name}", "ui", version * MS)
         assert [n for n in range(1, 9) if one.latest_version(f"d{n}", "ui")] == [1, *range(3, 9)]
@@ -284,7 +283,7 @@ def test_what_had_to_be_forgotten_leaves_a_mark(path: Path, monkeypatch: pytest.
     """
     monkeypatch.setattr(register, "BUCKETS", 1)
     seconds, began = [0.0], 1_000_000
-    one = Register(JournalFile(path), copies_ttl=60, wall=lambda: seconds[0])
+    one = Register(path, copies_ttl=60, wall=lambda: seconds[0])
     is_later = one.is_wiped_since if is_wipe else one.is_outdated
     for number in (5, 4, 11, 12, 13, 14, 15, 16, 17):  # 4 and 5 are forgotten, in this order
         (one.note_wipe if is_wipe else one.note_version)(f"d{number}", "ui", (began + number) * MS)
@@ -307,7 +306,7 @@ def test_what_had_to_be_forgotten_leaves_a_mark(path: Path, monkeypatch: pytest.
 def test_the_mark_of_what_was_forgotten_never_falls(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A request that is late to note what it read has an older version, which is the next to be forgotten."""
     monkeypatch.setattr(register, "BUCKETS", 1)
-    one = Register(JournalFile(path), wall=lambda: 0.0)
+    one = Register(path, wall=lambda: 0.0)
     for number in (2, 3, 4, 5, 6, 7, 8, 9, 1, 10):  # 2, 3 and 1 are forgotten, in this order
         one.note_version(f"d{number}", "ui", number * MS)
     assert one.is_outdated("d2", "ui", 2 * MS)
@@ -331,8 +330,7 @@ def test_what_two_workers_forget_at_once_leaves_the_higher_mark(worker: Make, mo
 
 def test_the_files_of_the_former_release_are_used_where_they_are(path: Path) -> None:
     """Elsewhere they cost nothing, and are not made."""
-    journal = JournalFile(path)
-    one, other = Register(journal), Register(JournalFile(path))
+    one, other = Register(path), Register(path)
     former = former_paths(path)
     before = one.of(A)
     one.note_version(A, "ui", 5 * MS)
