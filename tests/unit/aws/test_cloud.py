@@ -7,7 +7,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -128,27 +128,7 @@ def test_a_secret_is_where_the_group_is(make: Make, monkeypatch: pytest.MonkeyPa
         asked.assert_called_once_with("secretsmanager", region)
 
 
-def test_a_token_of_iam_is_signed_for_the_group(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The signature is for the group's region and the user of the URL."""
-    credentials = make(REDIS_URL="elasticache://app-user@sessions?region=eu-west-1").credentials
-    assert isinstance(credentials, IamToken)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    credentials.query.ask()
-    user, token = cast("tuple[str, str]", credentials.get_credentials())
-    assert user == "app-user"
-    assert token.startswith("sessions/?Action=connect&User=app-user&")
-    assert "%2Feu-west-1%2F" in token
-
-
 # -- the start ---------------------------------------------------------------------------------------------------------
-
-
-def test_the_start_has_the_answer_if_it_comes_soon(aws: Aws) -> None:
-    """The answer comes soon nearly always: the first request finds Redis."""
-    group = make_group()
-    Cloud(group).begin()
-    assert group.endpoints == PAIR
 
 
 def test_the_start_does_not_wait_for_the_end_of_a_hang(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:

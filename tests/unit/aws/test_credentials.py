@@ -401,18 +401,6 @@ def test_iam_known_answers(keys: pytest.MonkeyPatch, moment: Moment, session_tok
     assert dict(parse_qsl(parts.query, strict_parsing=True)) == expected
 
 
-def test_a_token_for_a_serverless_cache_says_so(keys: pytest.MonkeyPatch, moment: Moment) -> None:
-    """It is another request, and so another signature: AWS' sample has ``ResourceType`` for these only."""
-    signed = {}
-    for serverless in (False, True):
-        token = iam(serverless=serverless)
-        token.query.ask()
-        signed[serverless] = dict(parse_qsl(urlsplit(f"//{token.get_credentials()[-1]}").query))
-    assert signed[True].pop("ResourceType") == "ServerlessCache"
-    assert signed[True].keys() == signed[False].keys()
-    assert {name for name in signed[True] if signed[True][name] != signed[False][name]} == {"X-Amz-Signature"}
-
-
 def test_a_token_is_used_for_ten_minutes(keys: pytest.MonkeyPatch, moment: Moment) -> None:
     """It is good for fifteen; all connections made meanwhile greet with the same."""
     token = iam(clock=lambda: moment.now.timestamp())
@@ -501,16 +489,6 @@ def test_a_refused_token_is_signed_anew(keys: pytest.MonkeyPatch, moment: Moment
         token.introducing(refuse)(object())
     assert token.get_credentials() != first
     assert looked_up()
-
-
-def test_nothing_of_iam_is_shown(keys: pytest.MonkeyPatch) -> None:
-    """Neither keys nor tokens are shown."""
-    token = iam()
-    token.query.ask()
-    signed = token.get_credentials()[-1]
-    shown = repr(token) + str(token)
-    assert "fakeSecretKey" not in shown + signed
-    assert signed not in shown
 
 
 # -- recycling ---------------------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 import stat
@@ -39,7 +38,7 @@ from flask_langpont_session.stores.redis.errors import classify
 from flask_langpont_session.stores.redis.nodes import Nodes
 from flask_langpont_session.stores.redis.routed import RoutedConnection, make_pool
 from flask_langpont_session.stores.redis.slots import SINGLE, Servers
-from flask_langpont_session.stores.redis.topology import REST, ClusterTopology
+from flask_langpont_session.stores.redis.topology import ClusterTopology
 from flask_langpont_session.stores.redis.url import GroupName
 
 NAME = GroupName("sessions", "ap-northeast-1")
@@ -99,9 +98,10 @@ def client_error(code: str) -> aws.ClientError:
     ("error", "says"),
     [
         (client_error("ReplicationGroupNotFoundFault"), "there is none of this name"),
-        (client_error("ServerlessCacheNotFoundFault"), "there is none of this name"),
-        (client_error("AccessDenied"), "not allowed"),
         (client_error("AccessDeniedException"), "not allowed"),
+        (client_error("AuthorizationError"), "not allowed to publish there (AuthorizationError)"),
+        (client_error("NotFound"), "in this account and region (NotFound)"),
+        (client_error("KMSAccessDenied"), "use its KMS key (KMSAccessDenied)"),
         (client_error("Throttling"), "(Throttling)"),
         (client_error("<script>"), "without a code"),
         (aws.NoRegionError(), "AWS_DEFAULT_REGION"),
@@ -228,14 +228,6 @@ def test_a_serverless_cache_that_cannot_be_used_is_explained(api: Api, cache: di
     assert says in (group.query.problem or "")
 
 
-def test_a_serverless_cache_and_a_group_of_one_name_are_two(tmp_path: Path) -> None:
-    """Endpoints that were remembered of the one are not taken for the other's."""
-    found = Endpoints(None, configuration=Address("sessions.serverless.x", 6379))
-    EndpointsFile(tmp_path / "file", SERVERLESS).note(found)
-    assert EndpointsFile(tmp_path / "file", SERVERLESS).recall() == found
-    assert EndpointsFile(tmp_path / "file", NAME).recall() is None
-
-
 @pytest.mark.parametrize(
     ("answer", "single", "seeds", "tls"),
     [
@@ -258,31 +250,6 @@ def test_what_is_found_is_given_out(
     group.query.ask()
     assert (nodes.single(), nodes.seeds(), nodes.tls()) == (single, seeds, tls)
     assert api.regions == ["ap-northeast-1"]
-
-
-def test_whether_it_is_a_cluster_is_learned_and_may_change(api: Api) -> None:
-    """An application may be given the nodes before AWS was asked: nothing is decided at the start."""
-    group, asked = make_group(), []
-
-    def connect(address: Address, timeout: float) -> Any:
-        asked.append(address)
-        raise driver.ConnectionError("refused")
-
-    # Each look at the clock finds it time to look at the map again.
-    directory = ClusterTopology(nodes_of(group), connect, clock=itertools.count(step=REST).__next__)
-    for answer, places, nodes in (
-        (described(), {SINGLE: Servers(PRIMARY, (READER,))}, []),
-        (CLUSTER, {SINGLE: Servers(PRIMARY, (READER,))}, [PRIMARY, READER, ("clustercfg.sessions.x", 6379)]),
-        (described(members=1), {SINGLE: Servers(PRIMARY)}, []),
-    ):
-        asked.clear()
-        api.will_say(answer)
-        group.query.ask()
-        assert group.unusable is None
-        directory.attend(lost=True)
-        assert directory.map is not None
-        assert directory.map.places == places
-        assert sorted(asked) == sorted(nodes)
 
 
 def test_the_last_good_answer_stays(api: Api, caplog: pytest.LogCaptureFixture) -> None:
@@ -388,10 +355,11 @@ def test_what_is_known_already_is_not_written_again(tmp_path: Path) -> None:
         b'{"group":"sessions","region":"ap-northeast-1","primary":["h","6379"],"reader":null,"tls":true}',
         b'{"group":"other","region":"ap-northeast-1","primary":["h",6379],"reader":null,"tls":true}',
         b'{"group":"sessions","region":"eu-west-1","primary":["h",6379],"reader":null,"tls":true}',
+        b'{"group":"sessions","region":"ap-northeast-1","primary":["h",6379],"reader":null,"tls":true,"serverless":true}',
     ],
 )  # fmt: skip
 def test_a_file_of_others_is_as_good_as_none(tmp_path: Path, content: bytes) -> None:
-    """Damaged, half written, or about another group or region."""
+    """Damaged, half written, or about another group, region or kind."""
     path = tmp_path / "endpoints"
     path.write_bytes(content)
     assert EndpointsFile(path, NAME).recall() is None
@@ -484,28 +452,6 @@ def test_workers_do_not_ask_in_step() -> None:
     assert len({worker.times[1] - worker.times[0] for worker in workers}) > 5
 
 
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-def test_workers_that_are_forked_do_not_ask_in_step_either() -> None:
-    """The parent asked before, and its children go on from there."""
-    asked = Asked()
-    asked.goes_on(10.5, urgent=False)
-    times = set()
-    for _ in range(6):
-        reading, writing = os.pipe()
-        if (child := os.fork()) == 0:
-            try:
-                asked.goes_on(900, urgent=False)
-                os.write(writing, repr(asked.times[1:2]).encode())
-            finally:
-                os._exit(0)
-        os.close(writing)
-        with os.fdopen(reading) as pipe:
-            times.add(pipe.read())
-        os.waitpid(child, 0)
-    assert len(times) > 3
-    assert "[]" not in times
-
-
 def test_one_question_at_a_time_and_no_request_waits_for_it() -> None:
     """One that hangs is not joined by others, however urgent it is."""
     started, let_go = threading.Event(), threading.Event()
@@ -530,16 +476,6 @@ def test_one_question_at_a_time_and_no_request_waits_for_it() -> None:
     hanging.look(urgent=True)
     hanging.wait(5)
     assert len(asked) == 2
-
-
-def test_whatever_a_question_raises_the_thread_says_it(caplog: pytest.LogCaptureFixture) -> None:
-    """The log names the exception's class, since its text may quote anything."""
-
-    def surprise() -> None:
-        raise KeyError("secret")
-
-    BackgroundQuery("it", surprise, rest=900).ask()
-    assert caplog.messages == ["it: AWS does not answer as it should (KeyError)"]
 
 
 def test_no_thread_to_be_had_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,11 +63,6 @@ def test_a_key_of_data_is_told_for_each_level_and_with_the_line_that_changes_it(
     assert lines[-1].endswith('LANGPONT_SESSION_DURABLE_KEYS = ["lang"]')
 
 
-def test_a_key_of_data_of_high_priority_could_have_less(tmp_path: Path) -> None:
-    lines = said_of(tmp_path, "lang", FEATURES={"language_preference": {"priority": "high"}})
-    assert '"priority": "medium"' in lines[-2]
-
-
 def test_an_auth_key_is_told_for_users_and_for_visitors_unless_it_makes_a_user(tmp_path: Path) -> None:
     levels = [line for line in said_of(tmp_path, "tf_state") if line.startswith("level ")]
     assert [sum(whose in line for line in levels) for whose in ("signed in", "visitor")] == [5, 5]

@@ -251,33 +251,13 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"REDIS_URI": 1}, "REDIS_URI: there is no such setting … did you mean LANGPONT_SESSION_REDIS_URL?"),
     ({"CATEGORY": 1}, "CATEGORY: there is no such setting"),
     (
-        {"VERIFY_INTERVALL": 1},
-        "VERIFY_INTERVALL: there is no such setting … did you mean LANGPONT_SESSION_VERIFY_INTERVAL?",
-    ),
-    ({"GRACE_": 1}, "GRACE_: there is no such setting … did you mean LANGPONT_SESSION_GRACE?"),
-    (
         {"READ_CACHE_BYTES": 1},
         f"READ_CACHE_BYTES: there is no such setting any more: {PREFIX}MEMORY_BYTES bounds all that a process keeps",
     ),
-    (
-        {"REDIS_CONNECT_TIMEOUT": 1},
-        f"REDIS_CONNECT_TIMEOUT: there is no such setting any more: {PREFIX}REDIS_TIMEOUT is the longest wait for",
-    ),
-    (
-        {"MAX_DEPTH": 1},
-        "MAX_DEPTH: there is no such setting any more: lists, dicts and tuples are nested 32 levels at most",
-    ),
-    (
-        {"ALERT_REPEAT": 1},
-        "ALERT_REPEAT: there is no such setting any more: an alert is sent once and called off",
-    ),
     ({"IDLE_TIMEOUT": 0}, "IDLE_TIMEOUT: … seconds from 1 to 31536000, not 0"),
-    ({"MAX_SESSIONS_PER_USER": 0}, "MAX_SESSIONS_PER_USER: … sessions from 1 to 1000000, not 0"),
-    ({"JOURNAL_MAX_BYTES": 0}, "JOURNAL_MAX_BYTES: … bytes from 8192 to 1099511627776, not 0"),
     ({"REDIS_TIMEOUT": 0}, "REDIS_TIMEOUT: … seconds from 0.001 to 60, not 0"),
     ({"DEVICE_NETWORKS": "True"}, "DEVICE_NETWORKS … write true, false or null"),
     ({"JOURNAL": "None"}, "JOURNAL … write true, false or null"),
-    ({"SERVICE": "None"}, "SERVICE … write true, false or null"),
     # wrong together
     ({"VERIFY_INTERVAL": 901, "GRACE": 901}, "VERIFY_INTERVAL"),
     ({"IDLE_TIMEOUT": 200}, "VERIFY_INTERVAL"),
@@ -290,7 +270,6 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"REQUEST_BUDGET": 0.19}, "REDIS_TIMEOUT"),
     ({"DATABASE_TIMEOUT": 1}, "DATABASE_TIMEOUT: … five sixths of LANGPONT_SESSION_REQUEST_BUDGET"),
     ({"REDIS_CLIENT": redis.Redis()}, "REDIS_CLIENT: … any more: give the client as LANGPONT_SESSION_REDIS_URL"),
-    ({"CARRY_ON_SIGN_OUT": ["auth"]}, "CARRY_ON_SIGN_OUT"),
     ({"CARRY_ON_SIGN_OUT": ["nothing"]}, "CARRY_ON_SIGN_OUT"),
     ({"USER_KEYS": ["lang"]}, "USER_KEYS"),
     ({"USER_KEYS": ["_state_*"]}, "USER_KEYS"),
@@ -298,7 +277,6 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"FEATURES": {"statistics": {"priority": "critical"}}}, "FEATURES['statistics']['priority']"),
     ({"FEATURES": {"authentication": {"priority": "high"}}}, "FEATURES['authentication']['priority']"),
     ({"FEATURES": {"statistics": {"priority": "urgent"}}}, "FEATURES['statistics']['priority']"),
-    ({"FEATURES": {"language": {"priority": "high"}}}, "FEATURES['language']: no category has this feature"),
     (
         {"FEATURES": {"languag_preference": {"priority": "high"}}},
         "FEATURES['languag_preference']: no category has this feature; did you mean 'language_preference'",
@@ -326,36 +304,23 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"ENCRYPTION_KEYS": [SEALING], "ENCRYPTION_SWITCH_OVER": MUCH_LATER}, "ENCRYPTION_SWITCH_OVER: at most 400 days"),
     # defaults
     ({"DEFAULTS": {"lang": object()}}, "DEFAULTS['lang']: … type object is not supported"),
-    ({"DEFAULTS": {"lang": {b"a": 2}}}, "DEFAULTS['lang']: … a dict key of type bytes"),
     ({"DEFAULTS": {7: "ja"}}, "DEFAULTS[7]: … a session key is a str, not int"),
-    ({"DEFAULTS": {"@lang": "ja"}}, "DEFAULTS['@lang']: … reserved"),
     ({"DEFAULTS": {"_remember": "set"}}, "DEFAULTS['_remember']: … transient"),
     ({"DEFAULTS": {"_user_id": "guest"}}, "DEFAULTS['_user_id']: … an identity is never invented"),
-    ({"DEFAULTS": {"username": "ゲスト"}}, "DEFAULTS['username']: … an identity is never invented"),
-    ({"DEFAULTS": {"user_role": "user"}}, "DEFAULTS['user_role']: … an identity is never invented"),
-    ({"DEFAULTS": {"csrf_token": "x"}}, "DEFAULTS['csrf_token']: … an identity is never invented"),
     # Redis
     ({**REMOTE, "REDIS_URL": f":{SECRET}@h:6379"}, "REDIS_URL: … without a scheme is not supported; write for example"),
     ({**REMOTE, "REDIS_URL": f"redis+sentinels://:{SECRET}@h1,h2/service"}, "REDIS_URL: … scheme 'redis+sentinels'"),
     ({**REMOTE, "REDIS_URL": f"redis+cluster://:{SECRET}@h/2"}, "REDIS_URL: … one database, number 0"),
     ({**REMOTE, "REDIS_URL": f"redis+cluster://:{SECRET}@h1,u:x@h2"}, "REDIS_URL: … stands once"),
     ({**REMOTE, "REDIS_URL": f"redis+cluster://:{SECRET}@h?timeout=3"}, "REDIS_URL: … its options can be"),
-    ({**REMOTE, "REDIS_URL": f"http://u:{SECRET}@h/"}, "REDIS_URL: … scheme 'http'"),
-    ({**REMOTE, "REDIS_URL": f"REDIS://:{SECRET}@h"}, "REDIS_URL: … scheme 'redis'"),
     ({**REMOTE, "REDIS_URL": f" redis://:{SECRET}@h"}, "REDIS_URL: … a space"),
     ({**REMOTE, "REDIS_URL": f"redis:/:{SECRET}@h"}, "REDIS_URL: … without a scheme"),
     ({**REMOTE, "REDIS_URL": f"redis://:{SECRET}@h/xyz"}, "REDIS_URL: … the number of a database"),
     ({**REMOTE, "REDIS_URL": f"redis://:{SECRET}@h/²"}, "REDIS_URL: … the number of a database"),
     ({**REMOTE, "REDIS_URL": f"redis://:{SECRET}@h:99999/0"}, "REDIS_URL: … not a URL"),
-    ({**REMOTE, "REDIS_URL": f"redis://:{SECRET}@[::1"}, "REDIS_URL: … not a URL"),
-    ({**REMOTE, "REDIS_URL": f"redis://:{SECRET}\u2100@h/0"}, "REDIS_URL: … not a URL"),
     ({**REMOTE, "REDIS_URL": f"redis://:{SECRET}#1@h/0"}, "REDIS_URL: … write %23"),
     (
         {**REMOTE, "REDIS_URL": f"redis://:{SECRET}@h/0?socket_timeout=5"},
-        "REDIS_URL: … all else has settings of its own",
-    ),
-    (
-        {**REMOTE, "REDIS_URL": f"rediss://:{SECRET}@h/0?ssl_check_hostname=False"},
         "REDIS_URL: … all else has settings of its own",
     ),
     (
@@ -369,8 +334,6 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({**REMOTE, "REDIS_URL": f"redis://:{SECRET}@h?db=x"}, "REDIS_URL: … db is the number of a database"),
     ({**REMOTE, "REDIS_URL": f"unix://:{SECRET}@run/valkey.sock"}, "REDIS_URL: … whole path"),
     ({**REMOTE, "REDIS_URL": f"redis+sentinel://:{SECRET}@h1,h2"}, "REDIS_URL: … the name of the service"),
-    ({**REMOTE, "REDIS_URL": f"redis+sentinel://:{SECRET}@h1,h2/my service"}, "REDIS_URL: … the name of the service"),
-    ({**REMOTE, "REDIS_URL": f"redis+sentinel://:{SECRET}@/service"}, "REDIS_URL: … host or host:port"),
     ({**REMOTE, "REDIS_URL": f"redis+sentinel://:{SECRET}@h1,,h2/service"}, "REDIS_URL: … host or host:port"),
     ({**REMOTE, "REDIS_URL": f"redis+sentinel://:{SECRET}@h1:0/service"}, "REDIS_URL: … host or host:port"),
     ({**REMOTE, "REDIS_URL": f"redis+sentinel://:{SECRET}@h1:65536/service"}, "REDIS_URL: … host or host:port"),
@@ -378,23 +341,12 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
         {**REMOTE, "REDIS_URL": f"redis+sentinel://:{SECRET}@h1,:{SECRET}@h2/service"},
         "REDIS_URL: … before the first host",
     ),
-    ({**REMOTE, "REDIS_URL": f"redis+sentinel://h1,:{SECRET}@h2/service"}, "REDIS_URL: … before the first host"),
-    (
-        {**REMOTE, "REDIS_URL": f"redis+sentinel://h1,::1/service?sentinel_password={SECRET}"},
-        "REDIS_URL: … host or host:port",
-    ),
-    ({**REMOTE, "REDIS_URL": f"redis+sentinel://h1/service?sentinel_password=12#{SECRET}"}, "REDIS_URL: … write %23"),
-    (
-        {**REMOTE, "REDIS_URL": f"redis+sentinel://:{SECRET}@h1/service?db=x"},
-        "REDIS_URL: … db is the number of a database",
-    ),
     (
         {**REMOTE, "REDIS_URL": f"redis://:{SECRET}@h1/0?sentinel_password=x"},
         "REDIS_URL: … all else has settings of its own",
     ),
     ({**REMOTE, "REPLICA_URL": f":{SECRET}@h:6379"}, "REPLICA_URL: … without a scheme"),
     ({"testing": False, "REDIS_URL": "redis+sentinel://localhost,127.0.0.1:26380/service"}, "DATABASE_URL: required"),
-    ({"testing": False, "REDIS_URL": GROUP["REDIS_URL"]}, "DATABASE_URL: required"),
     (
         {**REMOTE, "REDIS_URL": "redis+cluster://a", "REPLICA_URL": "redis://b"},
         "REPLICA_URL: the replicas of a cluster are found",
@@ -404,28 +356,12 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
         "REDIS_URL: a client of redis-py … write its address",
     ),
     (
-        {"REDIS_URL": redis.asyncio.Redis()},
-        "REDIS_URL: a client of redis-py … write its address",
-    ),
-    (
         {"REDIS_URL": object.__new__(redis.RedisCluster)},
-        "REDIS_URL: a client of redis-py … write 'redis+cluster://",
-    ),
-    (
-        {"REDIS_URL": object.__new__(redis.asyncio.RedisCluster)},
-        "REDIS_URL: a client of redis-py … write 'redis+cluster://",
-    ),
-    (
-        {"REDIS_URL": object.__new__(valkey.ValkeyCluster)},
         "REDIS_URL: a client of redis-py … write 'redis+cluster://",
     ),
     # the database
     ({**REMOTE, "DATABASE_URL": f"nosuch://u:{SECRET}@h/db"}, "DATABASE_URL: … no dialect 'nosuch'"),
     ({**REMOTE, "DATABASE_URL": f"postgres://u:{SECRET}@h/db"}, "DATABASE_URL: … write postgresql+psycopg://"),
-    (
-        {**REMOTE, "DATABASE_URL": f"postgresql+nosuch://u:{SECRET}@h/db"},
-        "DATABASE_URL: … no dialect 'postgresql+nosuch'",
-    ),
     (
         {**REMOTE, "DATABASE_URL": f"mssql+pymssql://u:{SECRET}@h/db"},
         "DATABASE_URL: … driver 'pymssql' is not installed",
@@ -435,15 +371,10 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
         """DATABASE_URL: … write mysql+pymysql:// and pip install "flask-langpont-session[mariadb]\"""",
     ),
     ({**REMOTE, "DATABASE_URL": f"postgresql+pg8000://u:{SECRET}@h/db"}, "DATABASE_URL: … use psycopg or psycopg2"),
-    ({**REMOTE, "DATABASE_URL": f"mariadb+mariadbconnector://u:{SECRET}@h/db"}, "DATABASE_URL: … use mysql+pymysql://"),
     ({**REMOTE, "DATABASE_URL": f"u:{SECRET}@h/db"}, "DATABASE_URL: … not a database URL"),
     (
         {**REMOTE, "DATABASE_URL": f"postgresql+psycopg_async://u:{SECRET}@h/db"},
         "DATABASE_URL: … is asynchronous; write postgresql+psycopg://",
-    ),
-    (
-        {**REMOTE, "DATABASE_URL": "sqlite+aiosqlite:////var/lib/app/sessions.sqlite3"},
-        "DATABASE_URL: … is asynchronous; write sqlite://",
     ),
     (
         {**REMOTE, "DATABASE_URL": f"mysql+pymysql://u:{SECRET}@h/db?charset=latin1"},
@@ -468,16 +399,12 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
         "REPLICA_URL: the replicas of a group are found with its primaries",
     ),
     ({**TLS, "REDIS_URL": "rediss://h?token_secret=app/token"}, "REDIS_URL: no region is known; give the ARN"),
-    ({"REDIS_TOKEN": SECRET}, "REDIS_TOKEN: there is no such setting any more: put it into LANGPONT_SESSION_REDIS_URL"),
     ({**REMOTE, "REDIS_URL": "redis://h?max_connections=0"}, "REDIS_URL: max_connections is a number from 1"),
-    ({"REDIS_TOKEN_SECRET": ARN}, "REDIS_TOKEN_SECRET: there is no such setting any more: put ?token_secret="),
-    ({"REDIS_IAM_USER": "u"}, "REDIS_IAM_USER: there is no such setting any more: name the user in LANGPONT_SESSION_"),
     (
         {**GROUP, "REDIS_URL": f"elasticache://u@s?region=eu-west-1&token_secret={ARN}"},
         "REDIS_URL: token_secret beside a user",
     ),
     ({**REMOTE, "REDIS_URL": f"redis://h?token_secret={ARN}"}, "REDIS_URL: without TLS the token of token_secret"),
-    ({**REMOTE, "REDIS_URL": f"unix:///run/v.sock?token_secret={ARN}"}, "REDIS_URL: without TLS the token of"),
     ({**TLS, "REDIS_URL": f"{SEALED}{ARN}", "REPLICA_URL": "redis://h"}, "REPLICA_URL: without TLS the token of"),
     ({**TLS, "REPLICA_URL": f"{SEALED}{ARN}"}, "REPLICA_URL: token_secret is an option of REDIS_URL"),
     ({**TLS, "REDIS_URL": SEALED}, "REDIS_URL: token_secret is the name or the ARN of a secret"),
@@ -489,7 +416,6 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({**HOST, "APPLICATION_ROOT": "/app"}, "SESSION_COOKIE_ … SESSION_COOKIE_PATH"),
     ({"SESSION_COOKIE_NAME": "__Secure-session"}, "SESSION_COOKIE_ … SESSION_COOKIE_SECURE = True"),
     ({"SESSION_COOKIE_SAMESITE": "None"}, "SESSION_COOKIE_ … SESSION_COOKIE_SECURE = True"),
-    ({"SESSION_COOKIE_SAMESITE": "none"}, "SESSION_COOKIE_ … SESSION_COOKIE_SECURE = True"),
     ({"SESSION_COOKIE_SAMESITE": "Laxx"}, "SESSION_COOKIE_ … 'Strict', 'Lax', 'None'"),
     ({"SESSION_COOKIE_SAMESITE": True}, "SESSION_COOKIE_ … 'Strict', 'Lax', 'None'"),
     # sessions of before
@@ -543,7 +469,6 @@ ACCEPTED: list[dict[str, Any]] = [
     {"VERIFY_INTERVAL": 900, "GRACE": 900},
     {"IDLE_TIMEOUT": 240},
     {"PRIVILEGED_IDLE_TIMEOUT": 240},
-    {"PRIVILEGED_IDLE_TIMEOUT": 7200},
     {"REQUEST_BUDGET": 5, "REDIS_TIMEOUT": 5},
     {"CARRY_ON_SIGN_OUT": ()},
     {"HEALTH_URL_PREFIX": None, "JOURNAL": None},
@@ -568,10 +493,8 @@ ACCEPTED: list[dict[str, Any]] = [
     {"SESSION_COOKIE_NAME": "__Secure-session", "SESSION_COOKIE_SECURE": True, "SESSION_COOKIE_DOMAIN": "x.org"},
     {"SESSION_COOKIE_SAMESITE": "None", "SESSION_COOKIE_SECURE": True},
     {"SESSION_COOKIE_SAMESITE": "Lax"},
-    {"SESSION_COOKIE_SAMESITE": "strict"},
     {},
     {**COOKIE, "SESSION_COOKIE_NAME": "shop"},
-    {**COOKIE, "ADOPT_COOKIE_NAME": "shop"},
     {**RECORDS, "ADOPT": ["flask-session"]},
     {**RECORDS, "ADOPT": ["flask-cookie", "flask-session-pickle"]},
     {"SESSION_REDIS": "of no interest"},
@@ -714,19 +637,7 @@ def test_what_an_exporter_needs_is_asked_for_at_start(load: Load, monkeypatch: p
     assert load(METRICS=["cloudwatch"]).metrics == ["cloudwatch"]
 
 
-# -- relations ---------------------------------------------------------------------------------------------------------
-
-
 # -- tables ------------------------------------------------------------------------------------------------------------
-
-
-def test_a_priority_is_raised_in_three_lines(load: Load) -> None:
-    """The table is configuration: the interface language becomes as important as the text to translate."""
-    settings = load(FEATURES={"language_preference": {"priority": "high"}})
-    feature = settings.table.feature_of("lang")
-    assert feature.priority is Priority.HIGH
-    assert settings.behaviour(feature.priority, 2) is Behaviour.LOCAL_CACHE_FALLBACK
-    assert settings.table.feature_of("theme").priority is Priority.MEDIUM
 
 
 def test_the_preset_of_an_application_has_no_names_of_a_product(load: Load) -> None:
@@ -762,13 +673,6 @@ SHOP_KEYS: dict[str, Any] = {"USER_KEYS": ["_user_id"], "PRIVILEGE_KEYS": [], "C
 
 def shop(**changes: Any) -> dict[str, Any]:
     return {"CATEGORIES": SHOP, "FEATURES": SHOP_PRIORITIES, **SHOP_KEYS, **changes}
-
-
-def test_another_application_brings_its_own_table(load: Load) -> None:
-    """Nothing of the default table is left in force."""
-    settings = load(**shop())
-    assert list(settings.table.categories) == ["auth", "cart"]
-    assert settings.table.feature_of("lang").name == "rest"
 
 
 def test_the_smallest_table_needs_no_other_setting(load: Load) -> None:
@@ -948,10 +852,6 @@ def test_elasticache_without_boto3_names_the_extra(
     assert problem.startswith(f"{PREFIX}REDIS_URL: ")
     assert problem.endswith('pip install "flask-langpont-session[aws]"')
 
-
-# -- the cookie --------------------------------------------------------------------------------------------------------
-
-# -- sessions of before ------------------------------------------------------------------------------------------------
 
 # -- docs --------------------------------------------------------------------------------------------------------------
 

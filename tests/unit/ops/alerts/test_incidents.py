@@ -70,60 +70,69 @@ def world() -> World:
     return World()
 
 
-# -- one incident ------------------------------------------------------------------------------------------------------
+# -- what is told ------------------------------------------------------------------------------------------------------
+
+Step = tuple[int, str, str] | bool
+"""Seconds, the conditions that hold meanwhile, and what is told; or whether SNS takes messages from then on."""
+
+FIRING, RESOLVED = f"firing {REDIS}", f"resolved {REDIS}"
+AWAY, BACK = False, True
+
+STORIES: dict[str, list[Step]] = {
+    "told when it has lasted, and once more when it has been over for long enough": [
+        (5, REDIS, ""), (2, REDIS, FIRING), (600, REDIS, ""), (299, "", ""), (2, "", RESOLVED), (10_000, "", "")],
+    "what is gone before it has lasted is no incident, however often it comes": [(3, REDIS, ""), (10, "", "")] * 20,
+    "flapping is one long incident": [
+        (10, REDIS, FIRING), *[(290, "", ""), (1, REDIS, "")] * 30, (301, "", RESOLVED)],
+    "an event is told at once, and is over when it did not come again": [
+        (1, DATA_LOST, f"firing {DATA_LOST}"), (200, "", ""), (1, DATA_LOST, ""), (299, "", ""),
+        (2, "", f"resolved {DATA_LOST}")],
+    "two stores that refuse our password are two incidents": [
+        (10, "auth-failed/primary auth-failed/database",
+         "firing auth-failed/database, firing auth-failed/primary")],
+    "SNS is back: the alarm is told within a retry": [
+        AWAY, (60, REDIS, ""), BACK, (60, REDIS, FIRING), (10_000, REDIS, ""), (301, "", RESOLVED)],
+    "SNS is back: of what is over meanwhile the end is told alone": [
+        AWAY, (100, REDIS, ""), (3000, "", ""), BACK, (310, "", RESOLVED)],
+    "SNS is back: one message waits for each incident": [
+        AWAY, *[(600, f"{REDIS} {REPLICA}", ""), (3000, "", "")] * 3, BACK,
+        (310, "", f"{RESOLVED}, resolved {REPLICA}")],
+    "SNS is back: what came back before its end was told goes on": [
+        (10, REDIS, FIRING), AWAY, (310, "", ""), BACK, (600, REDIS, ""), (301, "", RESOLVED)],
+    "an emergency speaks for all that follows from it, while it lasts": [
+        (600, f"{LEVEL_1} {LEVEL_2} {LEVEL_4} {REDIS} {DATABASE} {REPLICA}", f"firing {LEVEL_4}"),
+        (31, f"{LEVEL_1} {LEVEL_2} {REDIS}", f"firing {LEVEL_2}, {FIRING}"),
+        (271, f"{LEVEL_2} {REDIS}", f"resolved {LEVEL_4}"), (301, "", f"resolved {LEVEL_2}, {RESOLVED}")],
+    "what was told before the emergency is called off in it": [
+        (10, REPLICA, f"firing {REPLICA}"), (310, LEVEL_4, f"firing {LEVEL_4}, resolved {REPLICA}")],
+    "an emergency does not swallow what happened once, which no worker would see any more": [
+        (20, LEVEL_4, f"firing {LEVEL_4}"), (1, f"{LEVEL_4} {DATA_LOST}", f"firing {DATA_LOST}")],
+    "what happened once is an emergency that speaks for nothing else": [
+        (1, DATA_LOST, f"firing {DATA_LOST}"), (10, REDIS, FIRING)],
+    "an emergency that is about to be told counts already": [
+        (3, f"{REDIS} {LEVEL_2}", ""), (60, f"{REDIS} {DATABASE} {LEVEL_2} {LEVEL_4}", f"firing {LEVEL_4}")],
+}  # fmt: skip
 
 
-def test_an_incident_is_told_twice(world: World) -> None:
-    """Once when it has lasted, once when it has been over for long enough; nothing in between."""
-    assert world.run(5, REDIS) == []
-    assert world.run(2, REDIS) == [f"firing {REDIS}"]
-    assert world.run(600, REDIS) == []
-    assert world.run(299) == []
-    assert world.run(2) == [f"resolved {REDIS}"]
-    assert world.run(10_000) == []
-    firing, resolved = (notice.incident for notice in world.notices)
-    assert firing.since == resolved.since == START + 1
-    assert resolved.seen - resolved.since == 606
-    assert world.is_idle
+@pytest.mark.parametrize("steps", STORIES.values(), ids=STORIES)
+def test_what_is_told_of_an_incident(world: World, steps: list[Step]) -> None:
+    for step in steps:
+        if isinstance(step, bool):
+            world.sns = step
+        else:
+            seconds, seen, told = step
+            assert ", ".join(sorted(world.run(seconds, *seen.split()))) == told
 
 
-def test_a_blip_is_not_told(world: World) -> None:
-    """A condition that is gone before it has lasted is no incident, however often it comes."""
-    for _ in range(20):
-        assert world.run(3, REDIS) == []
-        assert world.run(10) == []
-    assert world.is_idle
-
-
-def test_flapping_is_one_long_incident(world: World) -> None:
-    """An incident is over when no worker has seen it for five minutes, however often it has come and gone."""
-    assert world.run(10, REDIS) == [f"firing {REDIS}"]
-    for _ in range(30):
-        assert world.run(290) == []
-        assert world.run(1, REDIS) == []
-    assert world.run(301) == [f"resolved {REDIS}"]
-
-
-def test_what_happened_once_is_told_at_once_and_called_off_when_quiet(world: World) -> None:
-    """An event has no state: it is over when it did not come again."""
-    assert world.run(1, DATA_LOST) == [f"firing {DATA_LOST}"]
-    assert world.run(200) == []
-    assert world.run(1, DATA_LOST) == []
-    assert world.run(299) == []
-    assert world.run(2) == [f"resolved {DATA_LOST}"]
-
-
-def test_details_are_those_of_the_moment(world: World) -> None:
+def test_an_incident_has_its_length_and_the_details_of_the_moment(world: World) -> None:
     """The message says what was known when it was told."""
     world.run(4, LEVEL_2, details={"level": 2})
-    world.run(4, LEVEL_2, details={"level": 3})
-    assert world.notices[0].incident.details == {"level": 3}
-
-
-def test_scopes_are_incidents_of_their_own(world: World) -> None:
-    """Two stores that refuse our password are two incidents."""
-    told = world.run(10, "auth-failed/primary", "auth-failed/database")
-    assert sorted(told) == ["firing auth-failed/database", "firing auth-failed/primary"]
+    world.run(603, LEVEL_2, details={"level": 3})
+    world.run(302)
+    firing, resolved = (notice.incident for notice in world.notices)
+    assert (firing.details, firing.since, resolved.since) == ({"level": 3}, START + 1, START + 1)
+    assert resolved.seen - resolved.since == 606
+    assert world.is_idle
 
 
 # -- several workers, and their ends -----------------------------------------------------------------------------------
@@ -185,16 +194,6 @@ def test_what_is_known_together_holds(world: World) -> None:
 # -- SNS is away -------------------------------------------------------------------------------------------------------
 
 
-def test_an_alarm_gets_through_when_sns_is_back(world: World) -> None:
-    """A network that fails takes Redis and SNS: the alarm is told within a retry, not at the next repetition."""
-    world.sns = False
-    world.run(60, REDIS)
-    world.sns = True
-    assert world.run(60, REDIS) == [f"firing {REDIS}"]
-    assert world.run(10_000, REDIS) == []
-    assert world.run(301) == [f"resolved {REDIS}"]
-
-
 @pytest.mark.parametrize("hours", [1, 23])
 @pytest.mark.parametrize("key", [REDIS, REPLICA, "server-changed/primary"])
 def test_a_recovery_gets_through_however_long_sns_was_away(world: World, key: str, hours: int) -> None:
@@ -205,37 +204,6 @@ def test_a_recovery_gets_through_however_long_sns_was_away(world: World, key: st
     world.sns = True
     assert world.run(310, pace=10) == [f"resolved {key}"]
     assert world.is_idle
-
-
-def test_what_is_over_before_it_could_be_told_wakes_no_operator(world: World) -> None:
-    """An incident that is over is told by its end alone, which replaces the alarm."""
-    world.sns = False
-    world.run(100, REDIS)
-    world.run(3000)
-    world.sns = True
-    assert world.run(310) == [f"resolved {REDIS}"]
-    assert world.notices[0].incident.seen - world.notices[0].incident.since == 99
-
-
-def test_one_message_waits_for_each_incident(world: World) -> None:
-    """Hours of flapping without SNS: there is nothing that would have to be dropped."""
-    world.sns = False
-    for _ in range(8):
-        world.run(600, REDIS, REPLICA, pace=2)
-        world.run(3000, pace=10)
-        assert len(world.host.incidents) == 2
-    world.sns = True
-    assert sorted(world.run(310, pace=10)) == [f"resolved {REDIS}", f"resolved {REPLICA}"]
-
-
-def test_what_comes_back_before_its_end_was_told_goes_on(world: World) -> None:
-    """Receivers know of it, and not that it was over."""
-    world.run(10, REDIS)
-    world.sns = False
-    world.run(310)
-    world.sns = True
-    assert world.run(600, REDIS) == []
-    assert world.run(301) == [f"resolved {REDIS}"]
 
 
 # -- the clock ---------------------------------------------------------------------------------------------------------
@@ -254,41 +222,7 @@ def test_a_clock_that_is_set_back_keeps_nothing_burning(world: World) -> None:
     assert world.run(1, REDIS) == [f"firing {REDIS}"]
 
 
-# -- too much ----------------------------------------------------------------------------------------------------------
-
-
-def test_an_emergency_speaks_for_all(world: World) -> None:
-    """Alarms that follow from the emergency are not sent while it lasts; those that still hold afterwards are."""
-    assert world.run(600, LEVEL_1, LEVEL_2, LEVEL_4, REDIS, DATABASE, REPLICA) == [f"firing {LEVEL_4}"]
-    told = world.run(31, LEVEL_1, LEVEL_2, REDIS)
-    assert sorted(told) == [f"firing {LEVEL_2}", f"firing {REDIS}"]
-    assert world.run(271, LEVEL_2, REDIS) == [f"resolved {LEVEL_4}"]
-    assert sorted(world.run(301)) == [f"resolved {LEVEL_2}", f"resolved {REDIS}"]
-
-
-def test_what_was_told_before_the_emergency_is_called_off_in_it(world: World) -> None:
-    """Inhibition holds back alarms, never recoveries."""
-    world.run(10, REPLICA)
-    assert f"resolved {REPLICA}" in world.run(310, LEVEL_4)
-
-
-def test_an_emergency_does_not_swallow_what_happened_once(world: World) -> None:
-    """No worker would see the event any more after the emergency."""
-    world.run(20, LEVEL_4)
-    assert world.run(1, LEVEL_4, DATA_LOST) == [f"firing {DATA_LOST}"]
-
-
-def test_what_happened_once_speaks_for_nothing_else(world: World) -> None:
-    """Data loss is an emergency too, but that Redis went away just then is another matter."""
-    assert world.run(1, DATA_LOST) == [f"firing {DATA_LOST}"]
-    assert world.run(10, REDIS) == [f"firing {REDIS}"]
-
-
-def test_an_emergency_that_is_about_to_be_told_counts_already(world: World) -> None:
-    """The stores failed one after the other, within seconds: one message."""
-    assert world.run(3, REDIS, LEVEL_2) == []
-    assert world.run(60, REDIS, DATABASE, LEVEL_2, LEVEL_4) == [f"firing {LEVEL_4}"]
-
+# -- whatever comes ----------------------------------------------------------------------------------------------------
 
 KEYS = [REDIS, DATABASE, REPLICA, LEVEL_1, LEVEL_2, LEVEL_4, DATA_LOST]
 

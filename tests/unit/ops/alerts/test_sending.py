@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
 
 from devservers.processes import LONG
 from flask_langpont_session import events
@@ -190,20 +188,6 @@ def test_a_message_that_failed_is_tried_again(
     assert "arn:" not in caplog.text
 
 
-@pytest.mark.parametrize(
-    ("code", "problem"),
-    [
-        ("AuthorizationError", "the role of this host is not allowed to publish there (AuthorizationError)"),
-        ("NotFound", "there is none of this name in this account and region (NotFound)"),
-        ("KMSAccessDenied", "the role of this host is not allowed to use its KMS key (KMSAccessDenied)"),
-    ],
-)
-def test_what_sns_refuses_is_said_in_words(code: str, problem: str) -> None:
-    """The log has no text of AWS, which names roles and accounts."""
-    error = ClientError({"Error": {"Code": code, "Message": "arn:aws:iam::1:user/x"}}, "Publish")
-    assert client.explain(error) == problem
-
-
 def test_of_what_is_over_when_sns_is_back_only_the_end_is_told(endpoint: Endpoint) -> None:
     """It calls off an alarm that may have arrived without an answer, and says that there was one."""
     worker, endpoint.behaviour = Worker(), "500"
@@ -223,15 +207,6 @@ def test_the_second_try_is_the_message_of_the_first(endpoint: Endpoint) -> None:
     worker.round()
     [message] = endpoint.sent
     assert message.body["at"] == "2026-09-21T14:13:20+00:00"
-
-
-def test_nothing_listens(monkeypatch: pytest.MonkeyPatch, endpoint: Endpoint, caplog: pytest.LogCaptureFixture) -> None:
-    """A refused connection is a failure as any other."""
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{unused.getsockname()[1]}")
-        Worker().lose_data()
-    assert "SNS does not accept alerts: AWS does not answer as it should (EndpointConnectionError)" in caplog.text
 
 
 def test_there_are_no_credentials(
@@ -456,21 +431,3 @@ def test_each_host_tells_what_it_sees_and_calls_off_its_own(endpoint: Endpoint) 
     assert keys == [("firing", one), ("firing", other), ("resolved", one)]
     threads = {json.loads(message.texts["https"])["metadata"]["threadId"] for message in endpoint.sent}
     assert threads == {"production/LangPont/data-lost"}
-
-
-# -- the clock ---------------------------------------------------------------------------------------------------------
-
-
-def test_a_clock_that_is_set_back_keeps_nothing_burning(endpoint: Endpoint) -> None:
-    """Neither the incident's nor the worker's own time may be of the future."""
-    worker = Worker()
-    worker.now += 1000
-    worker.lose_data()
-    worker.now -= 7200
-    worker.round()
-    worker.now += 299
-    worker.round()
-    assert endpoint.told() == [FIRING]
-    worker.now += 2
-    worker.round()
-    assert endpoint.told() == [FIRING, "resolved data-lost"]

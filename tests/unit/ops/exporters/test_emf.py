@@ -130,17 +130,6 @@ def an_emf() -> tuple[Emf, Recorder]:
     return Emf(recorder, environment="test", service="my shop"), recorder
 
 
-def test_each_document_is_a_line_of_the_standard_output(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("time.time", lambda: AT_MS / 1000)
-    an_emf()[0].publish(FOUND)
-    line, end = capsys.readouterr().out.split("\n")
-    assert end == ""
-    assert json.loads(line)["Heartbeat"] == [1, 1]
-    assert json.loads(line)["_aws"]["Timestamp"] == AT_MS
-
-
 def test_what_cannot_be_written_is_dropped_counted_and_said_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
