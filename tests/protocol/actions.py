@@ -451,7 +451,8 @@ def _rename(
     # The note of a proof is none of what a view sees.
     shown = {key: value for key, value in loaded.of(AUTH).shown.items() if key != AUTHENTICATED_AT}
     changes = {AUTH: CategoryChange(0, sets={**shown, **rights})}
-    for name in CARRIED:
+    carries, known = _taken_along(loaded, scope, CARRIED)
+    for name in CARRIED if not carries else ():
         if carried := loaded.of(name).shown:
             changes[name] = CategoryChange(0, sets=dict(carried))
     plan = Plan(
@@ -459,12 +460,12 @@ def _rename(
         target,
         world.settings.life,
         scope.level,
-        loaded=Loaded(Verdict.ANONYMOUS, now_ms=loaded.now_ms),
+        loaded=known,
         changes=changes,
         renames=loaded.row,
         grants=True,
         confirms=confirms,
-        carries=CARRIED if scope.level or loaded.has_gaps else (),
+        carries=carries,
     )
     task.notes["new"] = target.digest
     task.notes["rights"] = bool(rights)
@@ -480,6 +481,15 @@ def _rename(
         world.promises.has_replaced(worker.name, worker.host.name, origin.digest)
 
 
+def _taken_along(loaded: Loaded, scope: RequestScope, names: tuple[str, ...]) -> tuple[tuple[str, ...], Loaded]:
+    """Return the categories that the journal brings to another id, which this request may not know completely, and what
+    is known under that id."""
+    carries = names if scope.level or loaded.has_gaps else ()
+    known = Loaded(Verdict.ANONYMOUS, now_ms=loaded.now_ms)
+    known.keep_from(loaded, carries)
+    return carries, known
+
+
 def regenerate(world: World, task: Task, worker: Worker, slot: str) -> None:
     """The session goes on under another id, with what the request knows of it; a visitor's gives its id up."""
     browser = world.slots[slot]
@@ -492,10 +502,8 @@ def regenerate(world: World, task: Task, worker: Worker, slot: str) -> None:
         return
     world.tasks.pause("view")
     target, names = world.mint(origin.kind), CARRIED if is_user else (AUTH, *CARRIED)
-    carries = names if scope.level or loaded.has_gaps else ()
+    carries, known = _taken_along(loaded, scope, names)
     taken = [AUTH] * is_user + [name for name in names if name not in carries and loaded.of(name).shown]
-    known = Loaded(Verdict.ANONYMOUS, now_ms=loaded.now_ms)
-    known.keep_from(loaded, carries)
     plan = Plan(
         origin,
         target,
@@ -512,11 +520,11 @@ def regenerate(world: World, task: Task, worker: Worker, slot: str) -> None:
     world.promises.carries(origin.digest, target.digest)
     if is_user:
         world.promises.replaces(origin.digest)
-    else:
-        world.promises.leaves(origin.digest, target.digest)
     saved = _save(world, task, worker, plan, scope)
     if saved is not None and saved.stored and not saved.ended:
         browser.sids.append(target)
+        if not is_user:
+            world.promises.leaves(origin.digest, target.digest)
     if saved is not None and is_user:
         world.promises.has_replaced(worker.name, worker.host.name, origin.digest)
 
