@@ -14,7 +14,7 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from ..metrics.losses import Cause, Loss
+from ..metrics.losses import Cause, Loss, Losses
 from ..policy.categories import AUTH
 from ..policy.changes import Basis, CategoryChange, Operation, apply_change
 from ..policy.copies import CategoryCopy, RecordRef, SharedCopy, mark_of_copy, written_at
@@ -281,7 +281,9 @@ class Merges(Step):
             self._backend.register.note_version(*place, reply.version)
             if any(entry.operation is Operation.WIPE for entry in group):
                 self._backend.register.note_wipe(*place, reply.version)
-        self._count(group, reply.outcomes)
+        self._backend.recorder.count("merged_fields", sum(outcome is Outcome.APPLIED for outcome in reply.outcomes))
+        for entry, outcome in zip(group, reply.outcomes, strict=True):
+            _note_outcome(self._losses, _place_of(entry), entry.basis, outcome)
         return _made_from_what_was_read(group, reply.outcomes)
 
     def _send_unless_lost(self, groups: Sequence[_Group], reach: Reach) -> Sent[_Group]:
@@ -316,15 +318,6 @@ class Merges(Step):
         is_known = not (whatever_is_there or first.shadow)
         since = self._backend.register.latest_version(first.digest, first.category) if is_known else 0
         return merge._replace(write_id=write_id, shadow=first.shadow, since=since)
-
-    def _count(self, group: _Group, outcomes: Sequence[Outcome]) -> None:
-        self._backend.recorder.count("merged_fields", sum(outcome is Outcome.APPLIED for outcome in outcomes))
-        for entry, outcome in zip(group, outcomes, strict=True):
-            if outcome is Outcome.CONFLICT:
-                why = Cause.of_conflict(entry.basis)
-                self._losses.note(Loss.MERGE_CONFLICTS, why, entry.category, digest=entry.digest)
-            elif outcome is not Outcome.APPLIED:
-                self._losses.note(Loss.MERGE_DROPPED, Cause[outcome.name], entry.category, digest=entry.digest)
 
     def _merge_auth(self, group: _Group) -> set[PendingWrite]:
         """Merge ordinary auth keys into their row, and return the entries, all done. Rights never wait here."""
@@ -434,11 +427,29 @@ class Carries(Step):
                     self._losses.note(Loss.MERGE_DROPPED, why, name, digest=entry.digest)
         done = [entry for entry, reply in sent if not (isinstance(reply, Merged) and reply.status in ("gone", "late"))]
         done, kept = self._kept(done, versions)
+        self._note_outcomes(done, merges, dict(sent))
         gone = list(self._lost({entry: left[entry] for entry in done}))
         _take_out(self._backend, partial(self._journal.forget_carries, done), kept)
         for origin, name in gone:
             self._losses.note(Loss.WRITES_LOST, Cause.LOST_BY_REDIS, name, digest=origin)
         return bool(done)
+
+    def _note_outcomes(
+        self,
+        done: Sequence[Carry],
+        merges: Mapping[Carry, Sequence[Merge]],
+        replies: Mapping[Carry, Merged | StoreError],
+    ) -> None:
+        """Note what the present ids have not got, unless a later one of their former ids had it, too."""
+        brought: set[tuple[_Place, str]] = set()
+        for entry in done:
+            reply, steps = replies[entry], [(m.category, step.name) for m in merges[entry] for step in m.steps]
+            outcomes = () if isinstance(reply, StoreError) else reply.outcomes
+            for (category, name), outcome in zip(steps, outcomes, strict=False):  # none if the session is over
+                place = entry.digest, category
+                if (place, name) not in brought:
+                    _note_outcome(self._losses, place, Basis.SEEN, outcome)
+                brought.add((place, name))
 
     def _kept(self, done: Sequence[Carry], versions: Mapping[_Place, int]) -> tuple[list[Carry], Sequence[SharedCopy]]:
         """Return the carries that Redis has still, and what they have become, which is to be shared: it may have lost
@@ -513,9 +524,8 @@ class Carries(Step):
         replies = self._merge_all(sent)
         versions |= {(merge.digest, merge.category): reply.version for merge, reply in zip(sent, replies, strict=True)}
         ended = iter(replies)
-        statuses = {entry: {next(ended).status for _ in merges[entry]} for entry in entries}
-        worst = ("gone", "late", "dead")
-        return [(entry, Merged(next((s for s in worst if s in statuses[entry]), "merged"))) for entry in entries]
+        replied = {entry: [next(ended) for _ in merges[entry]] for entry in entries}
+        return [(entry, _worst(replied[entry])) for entry in entries]
 
     def _merge_all(self, merges: Sequence[Merge]) -> list[Merged]:
         """Send merges, and return how they ended.
@@ -528,6 +538,22 @@ class Carries(Step):
                 raise reply
             done.append(reply)
         return done
+
+
+def _note_outcome(losses: Losses, place: _Place, basis: Basis, outcome: Outcome) -> None:
+    """Note that Redis did not take a change, if it did not."""
+    digest, category = place
+    if outcome is Outcome.CONFLICT:
+        losses.note(Loss.MERGE_CONFLICTS, Cause.of_conflict(basis), category, digest=digest)
+    elif outcome is not Outcome.APPLIED:
+        losses.note(Loss.MERGE_DROPPED, Cause[outcome.name], category, digest=digest)
+
+
+def _worst(replies: Sequence[Merged]) -> Merged:
+    """Return how several merges of one session ended, as one."""
+    statuses = {reply.status for reply in replies}
+    worst = next((status for status in ("gone", "late", "dead") if status in statuses), "merged")
+    return Merged(worst, outcomes=tuple(chain.from_iterable(reply.outcomes for reply in replies)))
 
 
 def _place_of(entry: PendingWrite) -> _Place:

@@ -886,6 +886,23 @@ def test_what_the_host_knew_of_a_former_id_is_brought_with_the_record_of_an_earl
     ]
 
 
+@pytest.mark.parametrize(
+    ("outcome", "loss"),
+    [
+        (Outcome.CONFLICT, ("merge_conflicts", "written since", "ui")),
+        (Outcome.LARGE, ("merge_dropped", "large", "ui")),
+    ],
+)
+def test_what_the_present_id_does_not_get_is_counted(host: Host, outcome: Outcome, loss: tuple[str, str, str]) -> None:
+    """Another host has written to it. What a later former id had in place of an earlier one is no loss."""
+    host.stores.there = {C: {"ui": {"lang": b"1"}}, B: {"ui": {"lang": b"2"}}}
+    host.journal.carry(Carry(C, B, "u", ["ui"]))
+    host.journal.carry(Carry(B, A, "u", ["ui"]))
+    host.stores.answers[A] = Merged("merged", 9, (APPLIED, outcome))
+    host.run()
+    assert host.losses() == {loss: 1}
+
+
 @pytest.mark.parametrize("is_renamed", [True, False], ids=["renamed just now", "ended"])
 @pytest.mark.parametrize("status", ["late", "gone", "dead"])
 @pytest.mark.parametrize("database", [True, False])
