@@ -632,6 +632,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("what other workers know goes along", steps, "take_along", _nothing),
     Ablation("a former id is wiped when all of it was brought", merges.Carries, "_kept", _wipes_at_once),
     Ablation("what is lost on the way to another id is counted", merges.Carries, "_lost", lambda self, done: ()),
+    Ablation("what another id does not get is counted", merges.Carries, "_note_outcomes", _nothing),
     Ablation("the additions of a copy go along", merges, "mark_of_copy", lambda digest, copy: b""),
     Ablation("what began after a loss is a part", giving_back, "Restore", _gives_back_as_whole),
     Ablation("newer copies stand", backend.Backend, "lack_of", lambda self, ref: None),

@@ -175,6 +175,19 @@ KEPT = (
         ),
     ),
     _kept(
+        "what another id does not get is counted",
+        "I17",
+        """
+        visit w0 s0
+        tick all
+        write w0 s0
+        freeze primary
+        regenerate w2 s0
+        regenerate w1 s0        # on the other host, which is the first to be through with it
+        heal
+        """,
+    ),
+    _kept(
         "what waits is later than what is given back",
         "I25",
         """

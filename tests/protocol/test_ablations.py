@@ -50,7 +50,7 @@ LOAD_BEARING = {
     "each kind of sessions is given back",
     "what is written behind a wipe is no older",
     "what other workers know goes along", "a former id is wiped when all of it was brought",
-    "what is lost on the way to another id is counted",
+    "what is lost on the way to another id is counted", "what another id does not get is counted",
     "the additions of a copy go along",
     "a loss is looked for", "all workers of a host give back", "what could not be read waits",
 }  # fmt: skip
