@@ -2,7 +2,7 @@
 
 import socket
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,6 @@ LONG = 10.0
 
 SHORT = 1.0
 """Seconds, where a server that hangs is no surprise, or is asked again."""
-
-
-after_changes: list[Callable[[], None]] = []
-"""Called when a :class:`Client` has changed something."""
 
 
 class Client(redis.Redis):
@@ -49,8 +45,6 @@ class Client(redis.Redis):
     def _ask(self) -> None:
         with suppress(redis.RedisError):
             super().execute_command("PING")  # type: ignore[no-untyped-call]
-        for call in after_changes:
-            call()
 
     def save(self, **options: Any) -> Any:
         """Write the snapshot, after the one that a new replica has asked for."""

@@ -109,12 +109,6 @@ def topics_of(deployment: Deployment, name: str) -> list[str]:
 LONGEST_EVALUATION = 86_400
 """Seconds that an alarm can look back over."""
 
-_COMPARISONS = {
-    "GreaterThanOrEqualToThreshold",
-    "GreaterThanThreshold",
-    "LessThanThreshold",
-    "LessThanOrEqualToThreshold",
-}
 _LESS = "LessThanThreshold"
 _MISSING = {"breaching", "notBreaching", "ignore", "missing"}
 
@@ -128,45 +122,14 @@ def alarm_form(d: Deployment) -> Iterator[str]:
             yield f"{name}: {datapoints} of {periods} datapoints"
         if alarm.get("TreatMissingData") not in _MISSING:
             yield f"{name} does not say what missing data means"
-        if alarm.get("ComparisonOperator") not in _COMPARISONS or "ThresholdMetricId" in alarm:
-            yield f"{name} is not compared with its threshold"
         if any(metric.period % 60 or not metric.period for metric in watched(alarm)):
             yield f"{name}: the metrics come once a minute"
         if any(metric.period * periods > LONGEST_EVALUATION for metric in watched(alarm)):
             yield f"{name} looks back over more than a day"
-        if "EvaluateLowSampleCountPercentile" in alarm and "ExtendedStatistic" not in alarm:
-            yield f"{name}: that is for the percentile of one metric"
-        if "MetricName" in alarm:
-            yield from _one_metric(name, alarm)
-        yield from _metric_math(name, alarm)
     for name, alarm in {**alarms(d), **incidents(d)}.items():
         section = f". {d.parameters['Runbook']}#{re.sub(r'^Shard[0-9]Node[0-9]', '', name).lower()}"
         if not (alarm.get("AlarmDescription", "").endswith(section) and len(alarm["AlarmDescription"]) <= 1024):
             yield f"{name} does not say where to read on, or its description is too long"
-
-
-def _one_metric(name: str, alarm: Mapping[str, Any]) -> Iterator[str]:
-    if ("Statistic" in alarm) is ("ExtendedStatistic" in alarm):
-        yield f"{name}: one statistic, of one kind"
-    known = KNOWN.get((alarm.get("Namespace", ""), alarm["MetricName"]))
-    if known and alarm.get("Unit", known.unit) != known.unit:
-        yield f"{name}: nothing is published in {alarm['Unit']}"
-
-
-def _metric_math(name: str, alarm: Mapping[str, Any]) -> Iterator[str]:
-    queries = alarm.get("Metrics", [])
-    expressions = [query for query in queries if "Expression" in query]
-    if queries and ("MetricName" in alarm or [q for q in queries if q.get("ReturnData")] != expressions[:1]):
-        yield f"{name} does not watch exactly one expression"
-    if len(queries) - len(expressions) > 10 or any("SEARCH" in query["Expression"] for query in expressions):
-        yield f"{name}: alarms read ten metrics at most, and cannot search"
-    ids = [query.get("Id", "") for query in queries]
-    if len(set(ids)) != len(ids) or not all(re.fullmatch(r"[a-z][a-zA-Z0-9_]*", id_) for id_ in ids):
-        yield f"{name}: ids of metrics are small letters first, and each its own"
-    for query in expressions:
-        unknown = set(re.findall(r"\b[a-z][a-zA-Z0-9_]*\b", query["Expression"])) - set(ids)
-        if unknown and "SEARCH" not in query["Expression"]:
-            yield f"{name}: {sorted(unknown)} are the ids of no metrics"
 
 
 @rule

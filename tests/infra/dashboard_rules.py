@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from itertools import combinations
 from typing import Any, NamedTuple
 
 from flask_langpont_session.ops.exporters import catalogue
 from tests.infra.alarm_states import COMPOSITE_ALARM, METRIC_ALARM
 from tests.infra.metrics import ELASTICACHE, KNOWN, NODE, own_dimensions
 from tests.infra.rules import nodes, rule
-from tests.infra.template import REGION, Deployment
+from tests.infra.template import Deployment
 from tests.support import metric_values
 
-COLUMNS = 24
 SEARCH = re.compile(r"SEARCH\('\{([^}]*)\} MetricName=\"(\w+)\" (.*)', '(\w+)', \d+\)")
 LONGEST_SEARCH = 1024
 
@@ -90,28 +88,6 @@ def dashboard_text(d: Deployment) -> Iterator[str]:
 
 
 @rule
-def dashboard_layout(d: Deployment) -> Iterator[str]:
-    """Every widget has its place, its region and its kind of view."""
-    places = []
-    for widget in widgets(d):
-        title = widget["properties"].get("title", "a widget")
-        if not all(isinstance(widget.get(key), int) for key in ("x", "y", "width", "height")):
-            yield f"{title} has no place"
-            continue
-        x, y = widget["x"], widget["y"]
-        places.append((title, x, y, x + widget["width"], y + widget["height"]))
-        if x < 0 or x + widget["width"] > COLUMNS:
-            yield f"{title} leaves the page"
-        if widget["type"] != "alarm" and (
-            widget["properties"].get("region") != REGION or "view" not in widget["properties"]
-        ):
-            yield f"{title} has no region or view"
-    for (one, x1, y1, x2, y2), (other, u1, v1, u2, v2) in combinations(places, 2):
-        if x1 < u2 and u1 < x2 and y1 < v2 and v1 < y2:
-            yield f"{one} and {other} overlap"
-
-
-@rule
 def dashboard_rows(d: Deployment) -> Iterator[str]:
     """Every row is of a published metric, under exactly the dimensions of its publisher."""
     own = {name: frozenset({value}) for name, value in own_dimensions(d).items()}
@@ -140,40 +116,6 @@ def dashboard_statistics(d: Deployment) -> Iterator[str]:
         known = KNOWN.get((row.namespace, row.name))
         if known and row.statistic not in known.statistics:
             yield f"{row.title}: {row.statistic} of {row.name}"
-
-
-@rule
-def dashboard_axes(d: Deployment) -> Iterator[str]:
-    """Each axis has one unit."""
-    units: dict[tuple[str, str], set[str]] = {}
-    for row in rows(d):
-        known = KNOWN.get((row.namespace, row.name))
-        if known or row.name == metric_values.ERROR_RATE:
-            units.setdefault((row.title, row.axis), set()).add(known.unit if known else "Percent")
-    for (title, axis), found in units.items():
-        if len(found) > 1:
-            yield f"{title}: {sorted(found)} on the {axis} axis"
-
-
-@rule
-def dashboard_logs(d: Deployment) -> Iterator[str]:
-    """Queries read the two logs by the fields that these have: a slow log has no level."""
-    queries = [widget["properties"]["query"] for widget in widgets(d) if widget["type"] == "log"]
-    groups = {f"<{name}>" for name in d.of_type("AWS::Logs::LogGroup")}
-    read = set()
-    for query in queries:
-        source = re.match(r"SOURCE '([^']*)' \| ", query)
-        if source is None or source[1] not in groups:
-            yield f"reads no log of ours: {query}"
-            continue
-        read.add(source[1])
-        slow = source[1] == "<SlowLog>"
-        if slow and ("Duration (us)" not in query or "filter" in query):
-            yield f"the slow log has durations and no levels: {query}"
-        if not slow and not re.search(r'filter LogLevel = "(VERBOSE|NOTICE|WARNING)"', query):
-            yield f"the engine's log has the levels VERBOSE, NOTICE and WARNING: {query}"
-    if read != groups and widgets(d):
-        yield f"not shown: {sorted(groups - read)}"
 
 
 @rule

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
-from importlib import resources
 from itertools import product
 from typing import Any
 
@@ -45,8 +44,6 @@ _OF_ONE_ACCOUNT = {
     "a partition": re.compile(r"arn:aws[a-z-]*:"),
 }
 POLICY_VERSION = "2012-10-17"
-NIGHT = (17 * 60, 20 * 60)
-"""Minutes after midnight UTC between which Japan sleeps: backups and maintenance belong there."""
 
 
 def rule(check: Rule) -> Rule:
@@ -99,27 +96,6 @@ def nodes(deployment: Deployment) -> list[str]:
     if not is_cluster(deployment):
         return [f"{group_id(deployment)}-{node:03}" for node in members]
     return [f"{group_id(deployment)}-{s:04}-{n:03}" for s, n in product(range(1, shards + 1), members)]
-
-
-@cache
-def _bundled(name: str) -> Any:
-    folder = resources.files("cfnlint.data.schemas.extensions.aws_elasticache_cachecluster")
-    return msgspec.json.decode((folder / name).read_bytes())
-
-
-@cache
-def node_types() -> frozenset[str]:
-    """The node types of the region."""
-    return frozenset(_bundled("cachenodetype_enum.json")[REGION]["enum"])
-
-
-@cache
-def engine_versions(engine: str) -> frozenset[str]:
-    """The versions of an engine that ElastiCache offers; empty if there is no such engine."""
-    for case in _bundled("engine_version.json")["allOf"]:
-        if case["if"]["properties"]["Engine"].get("const") == engine:
-            return frozenset(case["then"]["properties"]["EngineVersion"]["enum"])
-    return frozenset()
 
 
 # The document
@@ -209,48 +185,6 @@ def keys(d: Deployment) -> Iterator[str]:
 
 
 # The cache
-
-
-@rule
-def engine(d: Deployment) -> Iterator[str]:
-    """Engine, version and parameter family exist and go together."""
-    name, version = group(d).get("Engine", ""), str(group(d).get("EngineVersion", ""))
-    if version not in engine_versions(name) or name == "memcached":
-        yield f"there is no {name} {version}"
-    for parameters_ in d.of_type("AWS::ElastiCache::ParameterGroup").values():
-        if parameters_.get("CacheParameterGroupFamily") != f"{name}{version.split('.')[0]}":
-            yield f"family {parameters_.get('CacheParameterGroupFamily')} is not of {name} {version}"
-    offered = d.template["Parameters"]["Engine"]["AllowedValues"]
-    if sorted(offered) != sorted(d.template["Mappings"]["Engines"]):
-        yield "not every engine that may be chosen has a name, a version and a family"
-
-
-@rule
-def node_type(d: Deployment) -> Iterator[str]:
-    """The node type exists in the region and is not of an old generation; data tiering only where there is a disk."""
-    type_ = group(d).get("CacheNodeType", "")
-    if type_ not in node_types() or re.match(r"cache\.(t1|t2|m1|m2|m3|m4|r3|r4|c1)\.", type_):
-        yield f"node type {type_}"
-    if "DataTieringEnabled" in group(d) and not type_.startswith("cache.r6gd."):
-        yield f"data tiering on {type_}"
-
-
-@rule
-def topology(d: Deployment) -> Iterator[str]:
-    """Shards and replicas are said in the one way that works for both cluster modes, and the mode agrees."""
-    g, sharded = group(d), is_cluster(d)
-    if "NumCacheClusters" in g:
-        yield "NumCacheClusters is ignored with shards"
-    for key, parameter in (("NumNodeGroups", "NumShards"), ("ReplicasPerNodeGroup", "ReplicasPerShard")):
-        if g.get(key) != int(d.parameters[parameter]):
-            yield f"{key} is not {parameter}"
-    if g.get("ClusterMode") != ("enabled" if sharded else "disabled"):
-        yield f"ClusterMode is {g.get('ClusterMode')}, not {d.parameters['ClusterMode']}"
-    for parameters_ in d.of_type("AWS::ElastiCache::ParameterGroup").values():
-        if parameters_.get("Properties", {}).get("cluster-enabled") != ("yes" if sharded else "no"):
-            yield "cluster-enabled does not follow the cluster mode"
-    if "AWS::ElastiCache::CacheCluster" in {resource["Type"] for resource in d.resources.values()}:
-        yield "a lone node has neither token nor encryption at rest; use the group with no replica"
 
 
 @rule
@@ -350,29 +284,6 @@ def users(d: Deployment) -> Iterator[str]:
         access = user.get("AccessString", "").split()
         if sorted(access) != sorted(rights) or access.index("-@all") > access.index("+@read"):
             yield f"{name} may do more or less than the extension does: {sorted(set(access) ^ rights)}"
-
-
-@rule
-def windows(d: Deployment) -> Iterator[str]:
-    """Backup, then at least half an hour later maintenance, at night in Japan."""
-    hours = r"([01]\d|2[0-3]):([0-5]\d)"
-    day = r"(?:mon|tue|wed|thu|fri|sat|sun):"
-    spans = []
-    for key, pattern in (
-        ("SnapshotWindow", f"{hours}-{hours}"),
-        ("PreferredMaintenanceWindow", f"{day}{hours}-{day}{hours}"),
-    ):
-        found = re.fullmatch(pattern, str(group(d).get(key, "")))
-        if found is None:
-            yield f"{key} {group(d).get(key)} is no window"
-            continue
-        h1, m1, h2, m2 = map(int, found.groups())
-        begin, end = h1 * 60 + m1, h2 * 60 + m2
-        spans.append((begin, end))
-        if end - begin < 60 or begin < NIGHT[0] or end > NIGHT[1]:
-            yield f"{key} {group(d)[key]} is too short or not between 17:00 and 20:00 UTC"
-    if len(spans) == 2 and not (spans[0][1] + 30 <= spans[1][0] or spans[1][1] + 30 <= spans[0][0]):
-        yield "backup and maintenance are less than half an hour apart"
 
 
 PARAMETERS: Mapping[str, re.Pattern[str]] = {

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.infra.alarm_states import ALARM, INSUFFICIENT, OK, Key, Sample, asked, calculate, histories, state, statistic
+from tests.infra.alarm_states import ALARM, INSUFFICIENT, OK, Key, Sample, asked, histories, state
 
 KEPT = "the state before"
 TREATMENTS = ("missing", "ignore", "breaching", "notBreaching")
@@ -35,42 +35,6 @@ def test_missing_data_are_treated_as_in_the_tables(points: str, needed: int, sta
     breaches = [{"X": True, "0": False, "-": None}[point] for point in points.split()]
     found = [state(breaches, periods=3, needed=needed, missing=missing, before=KEPT) for missing in TREATMENTS]
     assert found == list(states)
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("Sum", 1 * 90 + 5 * 9 + 100), ("SampleCount", 100), ("Average", 2.35), ("Minimum", 1), ("Maximum", 100),
-        ("p50", 1), ("p90", 1), ("p99", 5), ("p99.5", 100),
-        ("TC(1:)", 10), ("TC(:1)", 90), ("TC(1:5)", 9), ("TC(100:)", 0),
-    ],
-)  # fmt: skip
-def test_statistics_are_those_of_values_and_counts(name: str, value: float) -> None:
-    """A range is without its lower bound, as of a percentile rank."""
-    samples = [Sample(0, 100), Sample(1, 1, 90), Sample(2, 5, 9)]
-    assert statistic(name, samples) == pytest.approx(value)
-    assert statistic(name, []) is None
-
-
-@pytest.mark.parametrize(
-    ("expression", "value"),
-    [
-        ("IF(a > 0, 100 * b / a, 0)", 50),
-        ("IF(zero > 0, 100 * b / zero, 0)", 0),
-        ("b / zero", None),
-        ("a + absent", None),
-        ("IF(absent > 0, 1, 0)", None),
-        ("IF(FILL(absent, 7) >= 7, a, 0)", 4),
-        ("FILL(a, 7)", 4),
-        ("SUM(METRICS())", 6),
-        ("MAX(METRICS()) - MIN(METRICS())", 4),
-        ("IF(a < 1 OR b > 1, 1, 0)", 1),
-        ("IF(a < 1 AND NOT b > 1, 1, 0)", 0),
-        ("IF(absent < 1 OR b > 1, 1, 0)", None),
-    ],
-)
-def test_metric_math(expression: str, value: float | None) -> None:
-    assert calculate(expression, {"a": 4, "b": 2, "zero": 0, "absent": None}) == value
 
 
 FIGURE = Key("N", "M", frozenset({("D", "v")}))

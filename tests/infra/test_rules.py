@@ -92,7 +92,7 @@ def test_what_cannot_work_is_refused_before_anything_is_made(options: dict[str, 
     assert len(found) == 1 and refused in found[0], found
 
 
-OF_NODES = {name: RULES[name] for name in ("node_type", "alarm_coverage", "alarm_thresholds")}
+OF_NODES = {name: RULES[name] for name in ("alarm_coverage", "alarm_thresholds")}
 
 
 def test_a_default_node_of_every_kind_is_known_to_be_burstable_or_not() -> None:

@@ -21,8 +21,6 @@ from flask_langpont_session.stores.redis.store import RedisStore
 from tests.faults.proxy import FaultProxy
 from tests.support import patience
 
-from .first_looks import looking_after_changes
-from .late_threads import late_threads
 from .mariadb import MariaDB
 from .scripts_server import made
 
@@ -212,8 +210,7 @@ def make_app(primary: Valkey, sqlite_url: str, tmp_path: Path, encryption: Mappi
         add_views(app)
         return app
 
-    with late_threads(), looking_after_changes(made):
-        yield make
+    yield make
     for app in made:
         close(app)
 

@@ -14,9 +14,9 @@ from flask import Flask
 
 from devservers.servers import Valkey
 from flask_langpont_session.extension import EXTENSION, applications
+from flask_langpont_session.recovery.monitor import Monitor
 
 from .conftest import parts
-from .first_looks import is_at_rest
 
 
 def evals(server: Valkey) -> int:
@@ -32,6 +32,13 @@ def writes(server: Valkey) -> int:
     wait_for_monitors()
     with server.client() as client:
         return int(client.info("commandstats").get("cmdstat_hset", {}).get("calls", 0))
+
+
+def is_at_rest(monitor: Monitor) -> bool:
+    """Return whether a monitor has looked, and given Redis what it may lack."""
+    replay = monitor.recovery
+    is_under_way = replay.has_incidents or replay.gives_back or replay.steps.giving_back._backend.lacks
+    return monitor.has_looked and not is_under_way
 
 
 def wait_for_monitors() -> None:

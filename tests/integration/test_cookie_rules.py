@@ -25,7 +25,6 @@ from .cookie_headers import (
 from .counting import evals, wait_for_monitors
 from .forms_site import browser, records
 
-KEY = "test key of the test suite, 32+ bytes"
 LIFE = timedelta(days=10)
 
 

@@ -40,7 +40,6 @@ from .rows import HOUR, PAYLOAD, create, load, locked, together, until_it_answer
 
 T = TypeVar("T")
 
-DAY = 24 * HOUR
 LIFE = Life(HOUR, 12 * HOUR)
 SHORT = 0.25
 

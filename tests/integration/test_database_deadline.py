@@ -25,7 +25,7 @@ from flask_langpont_session.policy.rows import AuthRow
 from flask_langpont_session.stores.sql import bulkhead, dialects, engines
 from flask_langpont_session.stores.sql.database import Database
 from flask_langpont_session.stores.sql.engines import make_engine
-from tests.faults.proxy import HANG, STALL_REPLY, SWALLOW_REPLY, FaultProxy
+from tests.faults.proxy import HANG, SWALLOW_REPLY, FaultProxy
 
 from .behind import NO_LIMITS, emptied
 from .mariadb import MariaDB
@@ -259,51 +259,6 @@ def test_a_new_connection_whose_first_question_is_lost_costs_no_slot(url: str, p
     until_it_answers(database)
     database.close()
     database.engine.dispose()
-
-
-@on_each
-def test_an_engine_without_a_limit_for_connecting_has_one_here(url: str, proxy: FaultProxy) -> None:
-    """There is no connection yet that could be shut down."""
-    database = Database(shared_engine(url), timeout=SHORT, concurrency=1)
-    with proxy.failing(SWALLOW_REPLY):
-        in_threads(1, lambda: database.load("digest"))
-        wait_until(lambda: lost_replies(proxy) > 0, "an answer that is lost")
-    wait_until(lambda: database.calls.requests.busy == 0, "a free slot")
-    until_it_answers(database)
-    database.close()
-    database.engine.dispose()
-
-
-def test_a_good_probe_ends_at_once_what_was_given_up_before(url: str, proxy: FaultProxy) -> None:
-    """Others are answered: there is nothing to be patient for."""
-    database = Database(make_engine(url, SHORT), timeout=SHORT, concurrency=1)
-    warm(database)
-    with proxy.failing(SWALLOW_REPLY):
-        in_threads(1, lambda: database.load("digest"))
-        wait_until(lambda: lost_replies(proxy) > 0, "an answer that is lost")
-    database.calls.end_overdue(LONG * 100)
-    assert database.calls.requests.busy == 1
-    database.probe(LONG)
-    wait_until(lambda: database.calls.requests.busy == 0, "a free slot")
-    database.close()
-    database.engine.dispose()
-
-
-def test_what_a_call_that_hung_returns_after_the_end_is_closed(url: str, proxy: FaultProxy) -> None:
-    """The pool it came from has ended meanwhile; nothing else would close it."""
-    database = Database(make_engine(url, SHORT), timeout=SHORT)
-    opened, closed = [], []
-    sa.event.listen(database.engine, "connect", lambda connection, _: opened.append(connection))
-    sa.event.listen(database.engine, "close", lambda connection, _: closed.append(connection))
-    database.load("digest", life=LIFE)
-    proxy.impose(STALL_REPLY)
-    with pytest.raises(StoreError, match="|".join(GIVEN_UP)):
-        database.load("digest", life=LIFE)
-    database.close()
-    proxy.heal()
-    wait_until(lambda: database.calls.requests.busy == 0, "the end of the hung call")
-    assert len(opened) == 1
-    assert closed == opened
 
 
 CONNECTIONS: dict[str, Callable[[socket.socket], object]] = {

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import pytest
-from flask import Flask, session
+from flask import Flask
 from redis import Redis
 
 from devservers.processes import wait_until
@@ -18,34 +18,6 @@ from tests.faults.proxy import HANG, FaultProxy
 from .behind import digest, wait_for_level, wait_until_home
 from .conftest import SHORT_WAITS, MakeApp, close, cookie_of, parts, redis_store
 from .counting import wait_for_monitors
-
-
-def with_increment(app: Flask) -> Flask:
-    @app.post("/switch")
-    def switch() -> str:
-        session.clear()
-        session["user_id"] = 8
-        return ""
-
-    @app.post("/count")
-    def count() -> str:
-        return str(session.increment("usage_count"))  # type: ignore[attr-defined]
-
-    return app
-
-
-@pytest.fixture
-def app(make_app: MakeApp) -> Flask:
-    return with_increment(make_app())
-
-
-@pytest.fixture
-def user(app: Flask) -> Any:
-    """A browser signed in as user 7, whose data this worker has seen. The first look at the stores is over, after which
-    a worker gives them back what they lack."""
-    client = signed_in(app)
-    wait_for_monitors()
-    return client
 
 
 def signed_in(app: Flask) -> Any:
@@ -78,17 +50,6 @@ def test_no_connection_from_before_an_outage_is_used_after_it(make_app: MakeApp,
         wait_until_home(app)
         assert not set(before) & set(pool.idle)
         close(app)
-
-
-def is_leased(app: Flask, client: Any) -> bool:
-    """Return whether a read of this client asks no SQL."""
-
-    def verified() -> int:
-        return sum(s.count for o, s in parts(app).recorder.series().items() if o.name == "verify")
-
-    before = verified()
-    assert client.get("/who").json["user"] == "7"
-    return verified() == before
 
 
 # -- what is easily got wrong ------------------------------------------------------------------------------------------
@@ -141,6 +102,17 @@ def test_a_ready_client_waits_no_longer_than_our_own(make_app: MakeApp, primary:
     wait_for_level(app, 2)
     primary.thaw()
     wait_for_level(app, 0)
+
+
+def is_leased(app: Flask, client: Any) -> bool:
+    """Return whether a read of this client asks no SQL."""
+
+    def verified() -> int:
+        return sum(s.count for o, s in parts(app).recorder.series().items() if o.name == "verify")
+
+    before = verified()
+    assert client.get("/who").json["user"] == "7"
+    return verified() == before
 
 
 def test_the_server_of_a_ready_client_is_identified_like_that_of_our_own(make_app: MakeApp, primary: Valkey) -> None:

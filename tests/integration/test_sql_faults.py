@@ -24,7 +24,6 @@ from devservers.servers import Postgres, Valkey
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.health import FAILURES
-from flask_langpont_session.stores.sql.database import Database
 from tests.faults.proxy import HANG, REFUSE, Fault, FaultProxy
 
 from .behind import NO_LIMITS, age_entry, emptied, outcomes, questions, sign_in, wait_until_home
@@ -315,14 +314,6 @@ def test_connections_that_the_server_closed_cost_no_request_anything(
         assert outcomes(app, "database") == {"ok"}
         assert lost(app) == NONE
         parts(app).close()
-
-
-LANES: tuple[Callable[[Database], object], ...] = (
-    lambda database: database.probe(TIMEOUT),  # the first: later ones would trust no connection that is open
-    lambda database: database.load("digest", timeout=2 * TIMEOUT),
-    lambda database: database.load("digest"),
-)
-"""Calls of the probe, of patient callers, and of requests."""
 
 
 # -- the application's own engine ----------------------------------------------------------------------------------

@@ -33,7 +33,6 @@ from .conftest import MakeApp, cookie_of
 from .counting import wait_for_monitors
 
 MINUTE = 60_000
-HOUR = 60 * MINUTE
 NOW = 30_000
 """Milliseconds: what counts as "just now" on a busy machine; far less than what these tests move."""
 

@@ -81,7 +81,6 @@ class Cluster:
         self.nodes = list(nodes)
         self._buses = list(buses)
         self._moved: list[int] = []
-        self._hole = range(0)
 
     @property
     def url(self) -> str:
@@ -120,7 +119,6 @@ class Cluster:
         """All nodes run, every shard has a primary, a replica that follows it, and its own slots; they are empty."""
         self.start()
         self.everywhere("CONFIG", "SET", "cluster-node-timeout", _SETTINGS["cluster-node-timeout"])
-        self.give_back(self._hole)
         for slot in self._moved:
             self.give(slot, self.home(slot))
         self._moved.clear()
@@ -195,31 +193,6 @@ class Cluster:
         source = self.primary(self.owner(slot))
         self.says(source, "CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE", name)
         wait_until(lambda: self._has(to, slot), "the slot's arrival")
-
-    def halves(self, shard: int) -> tuple[range, range]:
-        """The slots of a shard, in two parts."""
-        first, last = _last(shard - 1) + 1, _last(shard)
-        middle = (first + last) // 2
-        return range(first, middle), range(middle, last + 1)
-
-    def give_to_no_shard(self, slots: range) -> None:
-        """Take slots from the shard that has them; their keys stay where they are."""
-        self._hole = slots
-        # Each has to be told; and one that was not told yet tells the others that the slots have a shard.
-        owner = self.primary(self.home(slots[0]))
-        wait_until(lambda: all(self._frees(node, slots) for node in (owner, *self.nodes)), "a hole")
-
-    def _frees(self, node: Valkey, slots: range) -> bool:
-        if not any(first <= slots[0] <= last for first, last, *_ in self._map(node)):
-            return True
-        self.says(node, "CLUSTER", "DELSLOTSRANGE", slots[0], slots[-1])
-        return False
-
-    def give_back(self, slots: range) -> None:
-        """Give slots without a shard to the shard that they belong to while nothing is moved."""
-        if slots:
-            self.says(self.primary(self.home(slots[0])), "CLUSTER", "ADDSLOTSRANGE", slots[0], slots[-1])
-        self._hole = range(0)
 
     def owner(self, slot: int) -> int:
         """The shard that has a slot, by the word of its own primary."""

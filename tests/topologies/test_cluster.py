@@ -9,19 +9,16 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from flask.sessions import SecureCookieSessionInterface
 from prometheus_client import CollectorRegistry
 from redis.crc import key_slot
 
 from devservers.processes import LONG, free_port, wait_until
 from devservers.servers import Valkey
-from flask_langpont_session import events
 from flask_langpont_session.ops.cli.commands import langpont
 from flask_langpont_session.ops.exporters.session_index import BUCKETS
 from flask_langpont_session.policy.breaker import READ
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.ids import digest_of
-from flask_langpont_session.testing import captured_events
 from tests.integration.behind import browser, sign_in, waiting
 from tests.integration.conftest import cookie_of, parts
 from tests.integration.elasticache_site import URL, Aws, DnsCache, aws, moto_url, names  # noqa: F401 - fixtures
@@ -40,7 +37,7 @@ from .cluster_crowd import (
     wait_until_well,
     who,
 )
-from .cluster_lab import SHARDS, SLOTS, Cluster, running_cluster
+from .cluster_lab import SHARDS, Cluster, running_cluster
 from .conftest import MakeApp
 
 WHOLE = {"lost": 0, "total": SHARDS, "lost_share": 0}
@@ -63,23 +60,6 @@ def cluster(running: Cluster) -> Cluster:
 @pytest.fixture
 def app(cluster: Cluster, make_app: MakeApp) -> Flask:
     return make_app(REDIS_URL=cluster.url)
-
-
-def test_old_sessions_are_taken_over_on_every_shard(cluster: Cluster, make_app: MakeApp) -> None:
-    """An old session is taken over whichever shard the request began with; a second request with the old cookie
-    finds the same session."""
-    app = make_app(REDIS_URL=cluster.url, ADOPT=["flask-cookie"], ADOPT_COOKIE_NAME="old")
-    flasks = SecureCookieSessionInterface().get_signing_serializer(app)
-    assert flasks is not None
-    for number in range(24):
-        cookie = str(flasks.dumps({"_user_id": str(number), "cart": [number]}))
-        for _ in range(2):
-            client: Any = app.test_client()
-            client.set_cookie("old", cookie)
-            assert client.get("/who").json["user"] == str(number)
-            assert client.get("/get/cart").json["value"] == [number]
-    keys = cluster.keys("session:data:{*}")
-    assert sum(map(len, keys.values())) == 24 and all(keys.values())
 
 
 def test_sessions_are_spread_and_each_is_in_one_slot(app: Flask, cluster: Cluster) -> None:
@@ -121,18 +101,6 @@ def test_the_doctor_looks_at_every_shard(app: Flask, cluster: Cluster) -> None:
     finally:
         cluster.says(node, "ACL", "SETUSER", "default", "+cluster|info")
     assert "primary:1: default lacks +cluster|info" in answer.output
-
-
-def test_status_shows_every_shard(app: Flask, cluster: Cluster) -> None:
-    """`flask langpont status`, in a process that has learned nothing yet."""
-    answer = app.test_cli_runner().invoke(langpont, ["status"])
-    assert answer.exit_code == 0
-    lines = dict(line.split(maxsplit=1) for line in answer.output.splitlines())
-    assert lines.pop("journal") == "ok, nothing waits"
-    assert lines == {
-        **dict.fromkeys([f"primary:{number}" for number in (1, 2, 3)], "ok, near cache"),
-        **dict.fromkeys([*(f"replica:{number}" for number in (1, 2, 3)), "database"], "ok"),
-    }
 
 
 def test_while_the_primary_is_away_its_replica_is_read(cluster: Cluster, make_app: MakeApp) -> None:
@@ -190,49 +158,6 @@ def test_a_frozen_primary_is_waited_for_once(make_app: MakeApp, cluster: Cluster
     assert browser(app, leaver.cookie).get("/who").json["user"] is None
 
 
-def test_slots_that_no_shard_has_are_shown_as_a_lost_shard(app: Flask, cluster: Cluster) -> None:
-    """Half of the slots of a shard are given to no shard: the page, the command and the metric say so, their sessions
-    live on from the database, new ones begin elsewhere; all others, of the same shard too, are at level 0. Given back,
-    with what lay in them, everything is as it was, and a sign-out from meanwhile holds."""
-    cluster.be_patient()  # a node that a busy machine lets wait shall not lose its slots
-    lower, hole = cluster.halves(2)
-    neighbour, homeless, leaver = (
-        sign_in_on(app, slots, lang="jp", input_text="first") for slots in (lower, hole, hole)
-    )
-    leaver_there = browser(app, leaver.cookie)
-    everybody = [neighbour, *(sign_in(app, f"{number}") for number in range(10))]
-    everybody = [one for one in everybody if key_slot(one.digest.encode()) not in hole]
-    with captured_events(app) as seen_events:
-        cluster.give_to_no_shard(hole)
-        part = {"lost": 1, "total": SHARDS + 1, "lost_share": round(len(hole) / SLOTS, 4)}
-        wait_until(lambda: who(homeless)["level"] == 2 and healthz(app)["shards"] == part, "the loss")
-        wait_until(lambda: healthz(app)["stores"]["primary"] == {"read": False, "write": False}, "both")
-        status = app.test_cli_runner().invoke(langpont, ["status"])
-        assert status.exit_code == 1
-        lines = dict(line.split(maxsplit=1) for line in status.output.splitlines())
-        assert lines["primary"] == f"{len(hole)} of {SLOTS} slots have no shard"
-        assert [lines[f"primary:{number}"] for number in (1, 2, 3)] == ["ok, near cache"] * SHARDS
-        assert len(parts(app).health.lost_shards) == 1, "what the metric shows"
-        assert who(homeless) == {"user": "7", "level": 2, "lang": None}
-        assert homeless.post("/set", json={"input_text": "second"}).status_code == 200
-        assert leaver.post("/logout").status_code == 200
-        newcomers = [sign_in(app, f"new{number}") for number in range(10)]
-        assert all(who(one)["level"] == 0 for one in [*everybody, *newcomers])
-        cluster.give_back(hole)
-        wait_until(lambda: healthz(app)["shards"] == WHOLE and not waiting(app), "a cluster without a hole")
-    assert {event.store for event in seen_events if isinstance(event, events.StoreLost)} == {"primary"}
-    assert who(homeless) == {"user": "7", "level": 0, "lang": "jp"}
-    assert homeless.get("/get/input_text").json["value"] == "second"
-    assert who(leaver_there)["user"] is None
-
-
-def sign_in_on(app: Flask, slots: range, **data: Any) -> Any:
-    """A browser whose session lies in one of these slots."""
-    while key_slot((user := sign_in(app, **data)).digest.encode()) not in slots:
-        pass
-    return user
-
-
 def test_an_application_starts_before_its_cluster(cluster: Cluster, make_app: MakeApp) -> None:
     """No node answers at start: it serves, signs in and keeps what is written, and is well when the nodes are there."""
     cluster.kill()
@@ -269,30 +194,6 @@ def test_a_forked_worker_finds_the_node_that_was_promoted(app: Flask, cluster: C
     assert cluster.primary(1) is not killed
 
 
-class Account:
-    """A replication group of ElastiCache, made anew as one or the other. The names of the one before lead nowhere any
-    more."""
-
-    def __init__(self, aws: Aws, names: DnsCache) -> None:  # noqa: F811 - the fixtures
-        self._aws = aws
-        self._names = names
-
-    def make_cluster(self, seed: Valkey) -> None:
-        self._aws.reset()
-        self._aws.create_group(ClusterMode="enabled", NumNodeGroups=3, ReplicasPerNodeGroup=1)
-        [found] = self._aws.elasticache.describe_replication_groups(ReplicationGroupId="sessions")["ReplicationGroups"]
-        self._names.ports = {found["ConfigurationEndpoint"]["Address"]: seed.port}
-
-    def make_single(self, server: Valkey) -> None:
-        self._aws.reset()
-        self._names.ports = {self._aws.create_group(replicas=0): server.port}
-
-
-@pytest.fixture
-def account(aws: Aws, names: DnsCache) -> Account:  # noqa: F811 - the fixtures
-    return Account(aws, names)
-
-
 def primaries(app: Flask) -> set[str]:
     return {name for name in healthz(app)["stores"] if name.startswith("primary")}
 
@@ -300,7 +201,7 @@ def primaries(app: Flask) -> set[str]:
 def test_cluster_mode_that_aws_could_not_tell_at_the_start_needs_no_restart(
     make_app: MakeApp,
     aws: Aws,  # noqa: F811 - the fixture
-    account: Account,
+    names: DnsCache,  # noqa: F811 - the fixture
     cluster: Cluster,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -309,7 +210,9 @@ def test_cluster_mode_that_aws_could_not_tell_at_the_start_needs_no_restart(
     """Everything is down when the first process of a host starts. The database comes back, then AWS, which names the
     configuration endpoint: users who signed in meanwhile are in the cluster, whose shards are named as for a process
     that starts now."""
-    account.make_cluster(cluster.nodes[4])
+    aws.create_group(ClusterMode="enabled", NumNodeGroups=3, ReplicasPerNodeGroup=1)
+    [group] = aws.elasticache.describe_replication_groups(ReplicationGroupId="sessions")["ReplicationGroups"]
+    names.ports = {group["ConfigurationEndpoint"]["Address"]: cluster.nodes[4].port}
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
     disk = tmp_path / "disk"
     config = {"REDIS_URL": URL, "DATABASE_URL": f"sqlite:///{disk / 'sessions.sqlite3'}"}
@@ -330,30 +233,6 @@ def test_cluster_mode_that_aws_could_not_tell_at_the_start_needs_no_restart(
     successor = make_app(**config)
     sign_in(successor, "8")
     assert primaries(app) == primaries(successor) == {f"primary:{number}" for number in (1, 2, 3)}
-    assert "restart" not in caplog.text
-
-
-def test_a_group_that_was_made_anew_in_the_other_mode_is_found(
-    make_app: MakeApp, account: Account, cluster: Cluster, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """First without cluster mode, then in it, then without it again: no user is signed out."""
-    with Valkey(tmp_path / "single", appendonly=False) as single:
-        account.make_single(single)
-        app = make_app(REDIS_URL=URL)
-        crowd = Crowd(app, cluster, each=1)
-        assert primaries(app) == {"primary"}
-        with at_work(crowd) as seen:
-            account.make_cluster(cluster.nodes[1])
-            single.kill()
-            wait_until(lambda: primaries(app) == {f"primary:{number}" for number in (1, 2, 3)}, "the cluster")
-            wait_until_well(crowd)
-            assert all(cluster.keys("session:auth:*").values())
-            account.make_single(single)
-            single.start()
-            cluster.kill()
-            wait_until(lambda: primaries(app) == {"primary"}, "the single server")
-            wait_until_well(crowd)
-        assert answers(seen) == {FINE}
     assert "restart" not in caplog.text
 
 

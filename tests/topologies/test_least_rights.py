@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import Flask, session
+from flask import Flask
 from prometheus_client import CollectorRegistry
 
-from devservers.processes import LONG, wait_until
+from devservers.processes import LONG
 from devservers.servers import Valkey
-from flask_langpont_session.events import StoreRecovered
 from flask_langpont_session.metrics.recorder import Recorder
 from flask_langpont_session.ops.cli.commands import langpont
 from flask_langpont_session.ops.exporters.session_index import ActiveSessions
@@ -23,13 +22,11 @@ from flask_langpont_session.policy.copies import CategoryCopy, RecordRef
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.ids import digest_of
 from flask_langpont_session.policy.rows import AuthRow
-from flask_langpont_session.recovery.probes import GOOD_PROBES
 from flask_langpont_session.stores.redis.commands import new_write_id
 from flask_langpont_session.stores.redis.endpoint import Endpoint
 from flask_langpont_session.stores.redis.records import Limits, Merge, MergeStep, Restore
 from flask_langpont_session.stores.redis.store import RedisStore
-from flask_langpont_session.testing import captured_events
-from tests.integration.behind import sign_in, wait_until_home, wait_until_lost
+from tests.integration.behind import sign_in
 from tests.integration.conftest import parts, redis_store
 from tests.integration.sentinels import SERVICE, Sentinel
 
@@ -41,7 +38,6 @@ from .redis8 import acl_file
 DIGEST, OTHER = digest_of("one"), digest_of("other")
 USER = RecordRef(DIGEST, "u")
 HOUR = 3_600_000
-LIMITS = (256, 65_536)
 FOR_METRICS = {"zadd", "zcount", "zremrangebyscore"}
 FOR_READING = {"eval", "evalsha", "time", "hgetall"}
 
@@ -86,12 +82,6 @@ def refused(server: Valkey) -> set[str]:
     """The commands that the server's log says it refused."""
     with server.client() as client:
         return {entry["object"].partition("|")[0] for entry in client.acl_log() if entry["reason"] == "command"}
-
-
-def times_probed(server: Valkey) -> int:
-    """Return how often the server was sent SET, a command that only probes use."""
-    with server.client() as client:
-        return int(client.info("commandstats")["cmdstat_set"]["calls"])
 
 
 def row() -> AuthRow:
@@ -251,43 +241,6 @@ def test_other_keys_are_none_of_its_business(store: RedisStore, server: Valkey) 
     errors = failing(store)
     assert {"read", "write", "push", "probe", "look_at_canary"} <= set(errors)
     assert {error.error_class for error in errors.values()} == {ErrorClass.IDENTITY_REFUSED}
-
-
-def records(client: Any) -> set[str]:
-    """The keys of sessions; not those of sessions in use, which are written beside requests."""
-    return {key for key in client.keys("session:*:{*") if not key.startswith("session:active:")}
-
-
-@pytest.mark.parametrize("running", ["valkey"], indirect=True)
-@pytest.mark.parametrize("right", ["evalsha", "hgetall", "hset", "pexpire"])
-def test_a_right_that_is_taken_away_is_an_outage_that_ends_with_it(
-    app: Flask, server: Valkey, right: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Nobody is logged out, no record is taken for damaged, and nothing of it is lost."""
-    app.add_url_rule("/count", view_func=lambda: str(session.increment("usage_count")))  # type: ignore[attr-defined]
-    user = sign_in(app, "7", lang="jp", input_text="before")
-    assert user.get("/count").text == "1"
-    with captured_events(app) as events, server.client() as client:
-        before = records(client)
-        data = {key for key in before if not key.startswith("session:auth:")}  # that comes from the database again
-        change(server, f"-{right}")
-        user.post("/set", json={"input_text": "during"})
-        user.get("/count")
-        user.get("/who")
-        wait_until_lost(app, "primary")
-        probes = times_probed(server)
-        wait_until(lambda: times_probed(server) > probes + GOOD_PROBES, "probes that are refused")
-        assert StoreRecovered not in map(type, events)
-        assert user.get("/who").json == {"user": "7", "level": 2, "lang": None}
-        assert user.get("/get/input_text").json["value"] == "during"
-        assert "identity refused" in caplog.text and f"+{right} is missing" in caplog.text
-        assert data <= records(client) <= before
-        change(server, f"+{right}")
-        wait_until_home(app)
-        assert user.get("/who").json == {"user": "7", "level": 0, "lang": "jp"}
-        assert user.get("/get/input_text").json["value"] == "during"
-        assert user.get("/count").text == "3"
-        assert records(client) == before
 
 
 @pytest.mark.parametrize("missing", [None, *acl.commands(acl.SENTINEL_PASSWORD)])
