@@ -27,9 +27,6 @@ from tests.support.site.hosts import Host, Stage, Worker
 EVERYONE = ("status", "doctor", "page", "alert", "log")
 """The readers that name a cause. ``watch`` says in the store's own words that it does not do its work."""
 
-ASKED = ("status", "doctor")
-"""Commands: they ask the stores themselves, also where no worker has anything to tell."""
-
 
 class Scene:
     """A site at the time of a fault.
@@ -317,7 +314,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault("Redis' certificate has expired", cause("its certificate has expired", "primary"), expired_certificate),
     Fault("Redis is emptied", "lost|emptied", redis_told("FLUSHALL"), ("alert", "log")),
     Fault("the replica is gone", cause("refuses connections", "replica"), network("replica", REFUSE)),
-    Fault("the replica is promoted", "is a primary", promoted_replica, ASKED),
+    Fault("the replica is promoted", cause("is a primary itself", "replica"), promoted_replica),
     Fault("the database is gone", cause("refuses connections", "database"), network("database", REFUSE)),
     Fault("the database hangs", cause("does not answer in time", "database"), frozen_database),
     Fault(

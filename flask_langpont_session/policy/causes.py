@@ -69,6 +69,7 @@ PASSWORD = "wrong password or user"
 EXPIRED = "certificate: expired"
 NOT_TRUSTED = "certificate: not trusted"
 SLOW = "Slow"
+PROMOTED = "Promoted"
 """Words of :attr:`.StoreError.cause` that errors of Redis and of databases share."""
 
 _Row = tuple[Sequence[str], ErrorClass | None, tuple[str, ...], str, str]
@@ -115,6 +116,14 @@ ROWS: tuple[_Row, ...] = (
         (SLOW,),
         "is slow",
         "look at its processor, slow log (SLOWLOG GET) or locks, and whether it is in the same zone as this host",
+    ),
+    (
+        (REPLICA,),
+        ErrorClass.UNREACHABLE,
+        (PROMOTED,),
+        "is a primary itself",
+        "at level 1 users would be shown another server's data: have {setting} name the reader endpoint, or leave it "
+        "out; if that server was promoted by mistake, have it follow the primary again (`REPLICAOF HOST PORT`)",
     ),
     (_REDIS, ErrorClass.UNREACHABLE, _UNHEARD, "does not answer", _HANGS),
     (

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..policy.breaker import FAILURES
 from ..policy.causes import SLOW
-from ..policy.errors import ErrorClass, StoreError, role_of
+from ..policy.errors import ErrorClass, StoreError, role_of, shard_of
 from ..policy.health import DATABASE, PRIMARY, READ, REPLICA, WRITE
 from ..stores.backend import Backend
 from ..support.lag import Lag
@@ -194,7 +194,9 @@ class Prober:
             self._backend.primary.find_shards(timeout)
         place: Any = self._backend.database if role == DATABASE else self._backend.endpoint(store)
         if role == REPLICA:
-            return ProbeAnswer(_BOTH, place.probe_read(timeout=timeout))
+            answer = ProbeAnswer(_BOTH, place.probe_read(timeout=timeout))
+            self._refuse_promoted(store, timeout)
+            return answer
         written = () if role == DATABASE else (self._canary_key, secrets.token_hex(8))
         try:
             return ProbeAnswer(_BOTH, place.probe(*written, timeout=timeout))
@@ -206,6 +208,21 @@ class Prober:
                 self._health.failed(error, WRITE)
             self._health.renew_cause(error, WRITE)
             return ProbeAnswer(frozenset({READ}))
+
+    def _refuse_promoted(self, store: str, timeout: float) -> None:
+        """Look whether a replica that has just answered has become a primary. Its own one is asked, too: in a failover
+        what is known of that is of before.
+
+        :raises StoreError: it is a primary with data of its own.
+        """
+        if self._backend.promotion_of(store) is None:
+            return
+        try:
+            self._backend.endpoint(f"{PRIMARY}{shard_of(store)}").probe_read(timeout=timeout)
+        except StoreError:
+            return
+        if (error := self._backend.promotion_of(store)) is not None:
+            raise error
 
 
 class Probes:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from .. import events
 from ..policy.categories import AUTH, MAX_FIELDS
+from ..policy.causes import PROMOTED
 from ..policy.copies import RecordRef
-from ..policy.errors import ErrorClass, StoreError, role_of
+from ..policy.errors import ErrorClass, StoreError, role_of, shard_of
 from ..policy.health import PRIMARY, REPLICA, Health
 from ..policy.ids import SIGNED_IN
 from ..policy.leases import Life
@@ -147,6 +148,17 @@ class Backend:
             )
             self.reports.emit(events.data_lost, events.DataLost(store))
         return canary
+
+    def promotion_of(self, store: str) -> StoreError | None:
+        """Return what is wrong with a replica that has introduced itself as a primary beside its own one; None: it has
+        not. After a failover it is that primary itself, and a service may have one server for both.
+
+        :raises StoreError: its shard is not known, or not any more.
+        """
+        its, theirs = (self.endpoint(f"{role}{shard_of(store)}").server_identity.server for role in (REPLICA, PRIMARY))
+        if not (its.run_id and theirs.run_id and its.is_primary and theirs.is_primary) or its.run_id == theirs.run_id:
+            return None
+        return StoreError(store, ErrorClass.UNREACHABLE, PROMOTED)
 
     def lack_of(self, ref: RecordRef) -> Lack | None:
         """Return since when Redis may have less of a session than this host; None: it may not. Of shadows nothing is

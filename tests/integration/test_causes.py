@@ -8,12 +8,14 @@ from contextlib import ExitStack
 
 import pytest
 import sqlalchemy as sa
+from flask import Flask
+from flask.testing import FlaskClient
 
 from devservers.processes import free_port, wait_until
 from devservers.servers import Postgres, Valkey
 from flask_langpont_session.policy.causes import cause_of
 from flask_langpont_session.policy.errors import StoreError
-from flask_langpont_session.policy.health import DATABASE, PRIMARY
+from flask_langpont_session.policy.health import DATABASE, PRIMARY, REPLICA
 
 from .behind import emptied, sign_in
 from .conftest import MakeApp, parts
@@ -121,3 +123,35 @@ def test_the_cause_is_the_present_one(
     primary.start()
     wait_until(lambda: causes() == {}, "that it is back")
     assert parts(app).health.error(DATABASE) is None
+
+
+def test_a_replica_that_was_promoted_is_not_used(make_app: MakeApp, primary: Valkey, replica: Valkey) -> None:
+    """Status, health page and log name it while there are two primaries. One that is the primary by now, as after a
+    failover, is as good as any."""
+    app = make_app(REPLICA_URL=replica.url, HEALTH_INTERVAL=0.1)
+    after = make_app(REDIS_URL=replica.url, REPLICA_URL=replica.url, HEALTH_INTERVAL=0.1)
+    client, word = sign_in(app), "is a primary itself"
+
+    def causes(client: FlaskClient) -> object:
+        return client.get("/healthz").json["causes"]
+
+    with replica.client() as admin:
+        admin.execute_command("REPLICAOF", "NO", "ONE")
+        try:
+            wait_until(lambda: causes(client) == {REPLICA: word}, "that it is named")
+            said = app.test_cli_runner().invoke(args=["langpont", "status"])
+            looks_well(after)
+            assert causes(after.test_client()) == {}
+        finally:
+            admin.execute_command("REPLICAOF", "127.0.0.1", primary.port)
+    assert (said.exit_code, f"replica    {word}" in said.output) == (1, True)
+    assert "have LANGPONT_SESSION_REPLICA_URL name the reader endpoint" in " ".join(said.output.split())
+    wait_until(lambda: causes(client) == {}, "that it follows again")
+
+
+def looks_well(app: Flask) -> None:
+    """Have a worker look at every store twice."""
+    parts(app).monitor.ensure_started()
+    for _ in range(2):
+        parts(app).monitor.probes.of(REPLICA).is_suspect = True
+        parts(app).monitor.tick()

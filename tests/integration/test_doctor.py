@@ -444,7 +444,7 @@ def test_replicas(make: Make, primary: Valkey, replica: Valkey, alone: Valkey) -
     other = make(REDIS_URL=primary.url, REPLICA_URL=alone.url)
     assert outcome(other, "replica")[0] == "failure"
     status = other.test_cli_runner().invoke(args=["langpont", "status"])
-    assert (status.exit_code, "replica    it is a primary itself" in status.output) == (1, True)
+    assert (status.exit_code, "replica    is a primary itself" in status.output) == (1, True)
     with alone.client() as client:
         client.execute_command("REPLICAOF", "127.0.0.1", free_port())
         found, says = outcome(other, "replica")

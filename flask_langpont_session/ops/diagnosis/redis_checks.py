@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from ...config.checks import PREFIX
-from ...policy.causes import MORE_MEMORY, PROMOTE
-from ...policy.errors import shard_of
+from ...policy.causes import MORE_MEMORY, PROMOTE, PROMOTED, cause_of
+from ...policy.errors import ErrorClass, StoreError, shard_of
 from ...policy.health import PRIMARY
 from .facts import Facts, Server, Transport
 from .findings import CannotTell, Look, failure, known, warning
@@ -76,9 +76,6 @@ def _of_which(info: Mapping[str, str]) -> str:
     return f" of {host}:{port}" if host and port else ""
 
 
-IS_PRIMARY = "it is a primary itself: at level 1 users would be shown another server's data"
-
-
 def replica(server: Server, facts: Facts) -> Look:
     """Check that a replica is one of this primary."""
     info = known(server.info)
@@ -96,7 +93,8 @@ def replica(server: Server, facts: Facts) -> Look:
         )
     elif _text(info, "master_replid") != _text(theirs, "master_replid"):
         if _text(info, "role") == "master":
-            yield failure(IS_PRIMARY, f"have {PREFIX}REPLICA_URL name the reader endpoint, or leave it out")
+            cause = cause_of(StoreError(server.name, ErrorClass.UNREACHABLE, PROMOTED))
+            yield failure(f"it {cause.word}", cause.does)
         else:
             found = "it follows another primary, or has not begun to follow this one"
             yield failure(found, f"have {PREFIX}REPLICA_URL name a replica of {PREFIX}REDIS_URL")

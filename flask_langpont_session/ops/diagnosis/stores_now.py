@@ -7,15 +7,11 @@ from typing import NamedTuple
 
 from ...exceptions import LangPontSessionError
 from ...policy.causes import SLOW
-from ...policy.errors import ErrorClass, StoreError, role_of, shard_of
-from ...policy.health import DATABASE, PRIMARY, REPLICA
+from ...policy.errors import ErrorClass, StoreError, role_of
+from ...policy.health import DATABASE, PRIMARY
 from ...stores.backend import Backend
-from ...stores.redis.commands import plain
 from ...stores.redis.slots import SLOTS
 from ...stores.sql.errors import BRING_BACK
-from .findings import Unknown
-from .read_redis import info_of
-from .redis_checks import IS_PRIMARY
 
 
 class StoreAnswer(NamedTuple):
@@ -44,8 +40,6 @@ def ask_store(backend: Backend, name: str, asker: str, timeout: float) -> StoreA
             if took > slow:
                 late = StoreError(name, ErrorClass.UNREACHABLE, SLOW)
                 return StoreAnswer(took, f"is slow: {round(took * 1000)} ms", late)
-        if role_of(name) == REPLICA and _is_promoted(backend, name, timeout):
-            return StoreAnswer(took, IS_PRIMARY)
         missing = _missing_tables(backend) if name == DATABASE else None
         homeless = _homeless(backend) if name == PRIMARY else None
         return StoreAnswer(took, homeless if missing is None else missing.cause, missing)
@@ -75,16 +69,6 @@ def _missing_tables(backend: Backend) -> StoreError | None:
     if not (missing := backend.database.upkeep.missing_tables()):
         return None
     return StoreError(DATABASE, ErrorClass.NO_TABLES, f"missing: {', '.join(missing)}; {BRING_BACK}")
-
-
-def _is_promoted(backend: Backend, name: str, timeout: float) -> bool:
-    """Return whether a replica is a primary with data of its own. A service may have one server for both."""
-    question, primary = plain("INFO", "replication", fits=lambda reply: True), f"{PRIMARY}{shard_of(name)}"
-    answers = [backend.endpoint(each).link.run([question], timeout, refusals=True) for each in (name, primary)]
-    its, theirs = (info_of(reply) for [reply] in answers)
-    if isinstance(its, Unknown) or isinstance(theirs, Unknown):
-        return False
-    return its.get("role") == "master" and its.get("master_replid") != theirs.get("master_replid")
 
 
 def _homeless(backend: Backend) -> str | None:

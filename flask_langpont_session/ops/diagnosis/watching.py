@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 
 from ...policy import levels
+from ...policy.causes import cause_of
 from ...policy.errors import StoreError, role_of, shard_of
 from ...policy.health import DATABASE, PRIMARY, REPLICA
 from ...stores.backend import Backend
@@ -133,6 +134,10 @@ class Watcher:
             stores = threads.map(lambda name: ask_store(backend, name, asker, patience), names)
             pages = threads.map(partial(read_page, timeout=patience), self._pages)
             found = dict(zip(names, stores, strict=True))
+        for name in [name for name in names if role_of(name) == REPLICA and found[name].problem is None]:
+            primary_answers = found[f"{PRIMARY}{shard_of(name)}"].problem is None
+            if primary_answers and (error := backend.promotion_of(name)) is not None:
+                found[name] = StoreAnswer(found[name].took, cause_of(error).word, error)
         waiting, announced = self._on_host()
         return Look(
             at=time.time(),

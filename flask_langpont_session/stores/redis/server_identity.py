@@ -56,6 +56,11 @@ class Server:
     identity: str | None = None
     is_primary: bool = True
 
+    @property
+    def run_id(self) -> str | None:
+        """Return what names the process of the server, whatever its role is; None: it does not say."""
+        return self.identity and self.identity.partition(":")[0]
+
 
 class Memory(Protocol):
     """The place where a host's workers keep what they know of a server: a new one need not begin with nothing."""

@@ -24,6 +24,7 @@ CURES = [
     ("primary", U, "ConnectionError", "check that LANGPONT_SESSION_REDIS_URL is right"),
     ("replica:2", U, "ConnectionError", "check that LANGPONT_SESSION_REPLICA_URL is right, that its server runs"),
     ("primary", U, "no answer within 250 ms", "its server hangs, is busy (SLOWLOG GET"),
+    ("replica", U, "Promoted", "have LANGPONT_SESSION_REPLICA_URL name the reader endpoint, or leave it out"),
     ("replica", U, "TimeoutError", "or LANGPONT_SESSION_REPLICA_URL is not its address"),
     ("primary", B, "BusyLoadingError", "wait: it reads its data"),
     ("primary", W, "ReadOnlyError", "it is a replica: promote it (`REPLICAOF NO ONE`)"),
