@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from devservers.processes import wait_until
 from devservers.servers import Postgres
-from flask_langpont_session.policy.causes import ROWS
+from flask_langpont_session.policy.causes import OTHER_CLOCK, ROWS
 from tests.faults import matrix_faults, matrix_sql_faults
 from tests.faults.proxy import REFUSE, RESET, FaultProxy, delay
 from tests.integration.tls import Authority, TlsFront
@@ -312,7 +312,7 @@ FAULTS: tuple[Fault, ...] = (
         deployed(lambda *_: {"REDIS_URL": "redis://no-such-host.invalid:6379/0"}),
     ),
     Fault("Redis' certificate has expired", cause("its certificate has expired", "primary"), expired_certificate),
-    Fault("Redis is emptied", "lost|emptied", redis_told("FLUSHALL"), ("alert", "log")),
+    Fault("Redis is emptied", "lost (session )?data", redis_told("FLUSHALL"), ("status", "page", "alert", "log")),
     Fault("the replica is gone", cause("refuses connections", "replica"), network("replica", REFUSE)),
     Fault("the replica is promoted", cause("is a primary itself", "replica"), promoted_replica),
     Fault("the database is gone", cause("refuses connections", "database"), network("database", REFUSE)),
@@ -383,7 +383,10 @@ FAULTS: tuple[Fault, ...] = (
         ("doctor",),
     ),
     Fault(
-        "a host's clock is wrong", "clock", deployed(lambda *_: {}, slice(1), **{application.CLOCK: "90"}), ("doctor",)
+        "a host's clock is wrong",
+        f"the clock of|{OTHER_CLOCK.word}",
+        deployed(lambda *_: {}, slice(1), **{application.CLOCK: "90"}),
+        ("status", "doctor", "page", "alert"),
     ),
     Fault("a worker stands still", "does not answer", stopped_worker, ("watch",)),
 )

@@ -45,8 +45,7 @@ LOGINS = "logins"
 def health_report(state: State) -> dict[str, Any]:
     """Return the health of this process' session stores, as JSON-ready values; of several shards the worst one's
     level."""
-    health = state.health
-    view = health.snapshot()
+    health, view = state.health, state.health.snapshot()
     level, lost = view.level, health.open_stores()
     waiting, memory = state.monitor.outages.waiting, state.backend.memory
     logins = view.can(DATABASE, WRITE)
@@ -70,6 +69,7 @@ def health_report(state: State) -> dict[str, Any]:
         "causes": {
             store: cause_of(error).word for store in sorted(health.lost_stores) if (error := health.error(store))
         },
+        "remarks": [f"{store} {remark.word}" for store, remark in state.backend.remarks(time.time())],
         "shards": {
             "lost": len(health.lost_shards),
             "total": len(health.shards),

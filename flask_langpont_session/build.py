@@ -407,7 +407,7 @@ def _alerts(app: Flask, settings: Settings, recorder: Recorder, backend: Backend
         return None
     from .ops.alerts.alerts import attach  # not paid for without topics
 
-    return attach(app, settings, backend.health, recorder)
+    return attach(app, settings, backend.health, recorder, backend.remarks)
 
 
 def _adoption(app: Flask, settings: Settings, repository: SessionRepository) -> Adoption | None:

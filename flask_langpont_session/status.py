@@ -10,7 +10,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from flask import Blueprint, Response, abort, request
@@ -22,7 +22,7 @@ from .config.settings import Settings
 from .ops.diagnosis.read_host import file_at
 from .ops.status_page import page
 from .ops.status_page.facts import Facts, FeatureNow, Store
-from .policy.causes import cause_of
+from .policy.causes import Cause, cause_of
 from .policy.errors import role_of
 from .policy.health import READ, REPLICA, WRITE, Health
 from .stores.host.opening import path_of
@@ -118,7 +118,7 @@ def status_facts(state: State, span: float) -> Facts:
         since=state.health.since,
         means=LEVEL_MEANS[report["level"]],
         features=list(_features(state.settings, report["level"])),
-        stores=list(_stores(state.health, report["stores"], now)),
+        stores=list(_stores(state.health, report["stores"], now, list(state.backend.remarks(now)))),
         pid=os.getpid(),
         host=socket.gethostname(),
         began=history.began,
@@ -136,7 +136,9 @@ def _features(settings: Settings, level: int) -> Iterator[FeatureNow]:
         yield FeatureNow(feature.name, feature.category, feature.priority, gets, WHAT_IT_GETS[gets])
 
 
-def _stores(health: Health, used: Mapping[str, Mapping[str, bool]], now: float) -> Iterator[Store]:
+def _stores(
+    health: Health, used: Mapping[str, Mapping[str, bool]], now: float, remarks: Sequence[tuple[str, Cause]]
+) -> Iterator[Store]:
     for name, ways in used.items():
         opened = [at for way in ways if (at := health.breakers[name, way].opened_at) is not None]
         error = health.error(name)
@@ -146,4 +148,5 @@ def _stores(health: Health, used: Mapping[str, Mapping[str, bool]], now: float) 
             writes=None if role_of(name) == REPLICA else ways[WRITE],
             cause=None if error is None else cause_of(error),
             since=now - (health.clock() - min(opened)) if opened else None,
+            remarks=[remark for store, remark in remarks if store == name],
         )

@@ -34,6 +34,7 @@ class Reports:
     """Counts, logs and sends the events of one application.
 
     :ivar losses: changes of sessions that were not kept.
+    :ivar data_lost_at: when each Redis was found to have lost data, seconds since 1970.
     :ivar lost_commits: how many commits the database has lost, as far as this process has found out.
     :param emit: called with a signal and an event; must not raise.
     :param in_use: is told which sessions are in use.
@@ -55,6 +56,7 @@ class Reports:
         self.emit = emit
         self.in_use = in_use
         self.losses = Losses(recorder, emit)
+        self.data_lost_at: dict[str, float] = {}
         self.lost_commits = 0
         self._dropped: set[str] = set()
         self._journal_failure = Once(_SILENCE, clock)
@@ -132,6 +134,16 @@ class Reports:
                     *(left_out, _SILENCE),
                     extra=fields("copies_left_out", number=left_out, silence=_SILENCE),
                 )
+
+    def data_lost(self, store: str) -> None:
+        """Report that a Redis lost data behind its connections."""
+        self.data_lost_at[store] = time.time()
+        log.warning(
+            "the %s lost data behind its connections; its signed-in sessions are verified once",
+            store,
+            extra=fields("data_lost", store=store),
+        )
+        self.emit(events.data_lost, events.DataLost(store))
 
     def database_went_back(self, commits: int) -> None:
         """Report commits that the database had confirmed and lacks; what is known of them was made good.

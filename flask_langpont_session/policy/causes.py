@@ -54,6 +54,17 @@ class Cause(NamedTuple):
         return f"docs/operations.md#{self.section}"
 
 
+EMPTIED = Cause(
+    "has lost data",
+    "find out why: FLUSHALL or FLUSHDB, a restored snapshot, evictions (INFO stats: evicted_keys); the hosts give back "
+    "what is in use",
+    "data-lost",
+)
+OTHER_CLOCK = Cause(
+    "has another time than this host", "keep the time of all hosts by NTP (chronyc tracking, timedatectl)", "clock"
+)
+"""What is to be known of a Redis that does its work."""
+
 _W, _A = ErrorClass.WRITE_REFUSED, ErrorClass.IDENTITY_REFUSED
 _REDIS = (PRIMARY, REPLICA)
 

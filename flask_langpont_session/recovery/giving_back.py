@@ -27,7 +27,7 @@ from ..policy.ids import ANONYMOUS, SIGNED_IN
 from ..stores.backend import Backend
 from ..stores.host.group_commit import is_busy
 from ..stores.host.opening import path_of
-from ..stores.host.presence import FEATURES, FORGOTTEN, NEAR, Presence, parts_of
+from ..stores.host.presence import FEATURES, FORGOTTEN, LOST, NEAR, Presence, parts_of
 from ..stores.redis.records import Lack, Restore
 from ..support.logs import fields
 from . import steps
@@ -470,12 +470,13 @@ class GivingBack:
         return self._backend.primary.endpoints[PRIMARY + shard].server_identity.mark
 
     def _tell(self, done: Mapping[str, str]) -> bool:
-        """Tell the other workers what this one is through with, and commands how its memory and its near cache do and
-        which features are in use, if that is news. Return whether it was told."""
+        """Tell the other workers what this one is through with, and commands how its memory and its near cache do,
+        what Redis lost and which features are in use, if that is news. Return whether it was told."""
         word = {
             **done,
             FORGOTTEN: self._backend.memory.forgotten,
             NEAR: self._backend.near_connections,
+            LOST: dict(self._backend.reports.data_lost_at),
             FEATURES: sorted(self._backend.table.features_in_use),
         }
         with self._lock:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeAlias
 
-from .. import events
 from ..policy.categories import AUTH, MAX_FIELDS
-from ..policy.causes import PROMOTED
+from ..policy.causes import EMPTIED, OTHER_CLOCK, PROMOTED, Cause
 from ..policy.copies import RecordRef
 from ..policy.errors import ErrorClass, StoreError, role_of, shard_of
 from ..policy.health import PRIMARY, REPLICA, Health
 from ..policy.ids import SIGNED_IN
-from ..policy.leases import Life
+from ..policy.leases import CLOCK_TOLERANCE_MS, Life
 from ..policy.loaded import Former
-from ..support.logs import fields
 from .redis.records import Lack, Limits
 
 if TYPE_CHECKING:
@@ -38,11 +36,13 @@ if TYPE_CHECKING:
 SessionStore: TypeAlias = "RedisStore | ClusterStore"
 """All sessions, in one role: in a single server, or in a cluster."""
 
-log = logging.getLogger(__name__)
-
 _EMPTY_AFTER_ALL = 60
 """Seconds for which a record without fields is kept after the last copy of what it had has gone, and the last change
 that waited for Redis: what waited until then is merged by now, and no answer that was on its way is kept as a copy."""
+
+
+REMEMBERED = 3600.0
+"""Seconds for which it is told that a Redis lost data."""
 
 
 class Backend:
@@ -141,12 +141,7 @@ class Backend:
         if known.was_set:  # this look may have told it
             canary = endpoint.look_at_canary(known.expected_canary, timeout=timeout)
         if known.saw(canary):
-            log.warning(
-                "the %s lost data behind its connections; its signed-in sessions are verified once",
-                store,
-                extra=fields("data_lost", store=store),
-            )
-            self.reports.emit(events.data_lost, events.DataLost(store))
+            self.reports.data_lost(store)
         return canary
 
     def promotion_of(self, store: str) -> StoreError | None:
@@ -159,6 +154,23 @@ class Backend:
         if not (its.run_id and theirs.run_id and its.is_primary and theirs.is_primary) or its.run_id == theirs.run_id:
             return None
         return StoreError(store, ErrorClass.UNREACHABLE, PROMOTED)
+
+    def remarks(self, now: float, lost_at: Mapping[str, float] | None = None) -> Iterator[tuple[str, Cause]]:
+        """Yield what is to be known of a primary though it does its work, by its name, as far as that is known without
+        asking.
+
+        :param now: seconds since 1970, by the clock of this host.
+        :param lost_at: when each was found to have lost data; None: as this worker has found it.
+        """
+        lost_at = self.reports.data_lost_at if lost_at is None else lost_at
+        for name, endpoint in self.primary.endpoints.items():
+            if now - lost_at.get(name, -math.inf) < REMEMBERED:
+                yield name, EMPTIED
+            known = endpoint.server_identity
+            at = known.clock()
+            least, most = known.estimated_ms(at), known.estimated_ms(at, latest=True)
+            if least and not least - CLOCK_TOLERANCE_MS <= now * 1000 <= most + CLOCK_TOLERANCE_MS:
+                yield name, OTHER_CLOCK
 
     def lack_of(self, ref: RecordRef) -> Lack | None:
         """Return since when Redis may have less of a session than this host; None: it may not. Of shadows nothing is

@@ -15,7 +15,13 @@ from tests.infra.rules import TOPICS, nodes, rule
 from tests.infra.template import Deployment
 from tests.support import metric_values
 
-LIMITS = {"Percent": (1, 99), "Seconds": (1, 60), "Milliseconds": (1, 1000), "None": (1, 4)}
+LIMITS = {
+    "Percent": (1, 99),
+    "Seconds": (1, 60),
+    "Milliseconds": (1, 1000),
+    "None": (1, 4),
+    catalogue.JOURNAL_OLDEST_SECONDS.name: (300, 1500),  # before LOCAL_CACHE_TTL, with time to act
+}
 """Between which a threshold can mean something, by unit. Of counts see :func:`alarm_thresholds`."""
 
 NODE_METRICS = (
@@ -56,6 +62,7 @@ WATCHED = (
     catalogue.DATA_LOSSES,
     catalogue.WRITES_LOST,
     catalogue.MERGE_DROPPED,
+    catalogue.JOURNAL_OLDEST_SECONDS,
     catalogue.GRANTS_REFUSED,
     catalogue.COOKIES_REFUSED,
     catalogue.ALERTS_FAILED,
@@ -279,7 +286,7 @@ def alarm_thresholds(d: Deployment) -> Iterator[str]:
             if known is None:
                 continue
             unit = "Percent" if metric.name in SHARED else known.unit
-            least, most = LIMITS.get(unit, (0, float("inf")))
+            least, most = LIMITS.get(metric.name) or LIMITS.get(unit, (0, 1 << 62))
             if not least <= threshold <= most:
                 yield f"{name}: {threshold} {unit}"
             if low is not (metric.name in ("Heartbeat", "CPUCreditBalance")):

@@ -5,15 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from flask import Flask
-from flask.testing import FlaskClient
 
 from devservers.processes import free_port, wait_until
 from devservers.servers import Postgres, Valkey
-from flask_langpont_session.policy.causes import cause_of
+from flask_langpont_session.policy.causes import EMPTIED, OTHER_CLOCK, cause_of
 from flask_langpont_session.policy.errors import StoreError
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, REPLICA
 
@@ -132,7 +132,7 @@ def test_a_replica_that_was_promoted_is_not_used(make_app: MakeApp, primary: Val
     after = make_app(REDIS_URL=replica.url, REPLICA_URL=replica.url, HEALTH_INTERVAL=0.1)
     client, word = sign_in(app), "is a primary itself"
 
-    def causes(client: FlaskClient) -> object:
+    def causes(client: Any) -> object:
         return client.get("/healthz").json["causes"]
 
     with replica.client() as admin:
@@ -155,3 +155,28 @@ def looks_well(app: Flask) -> None:
     for _ in range(2):
         parts(app).monitor.probes.of(REPLICA).is_suspect = True
         parts(app).monitor.tick()
+
+
+def test_a_redis_that_was_emptied_or_has_another_time_is_told_of(make_app: MakeApp, primary: Valkey) -> None:
+    """Health page and status page say it, and `status` hears it from the workers of its host; both say what helps, and
+    that the store does its work."""
+    app = make_app(HEALTH_INTERVAL=0.1, STATUS_PAGE=lambda request: True)
+    client, backend = sign_in(app), parts(app).backend
+    wait_until(lambda: backend.primary.endpoints[PRIMARY].server_identity.canary is not None, "a first look")
+    assert client.get("/healthz").json["remarks"] == []
+    emptied_at = time.time()
+    with primary.client() as admin:
+        admin.flushall()
+    wait_until(lambda: client.get("/healthz").json["remarks"] == ["primary has lost data"], "that it is told")
+    word, cure = "has lost data", "find out why: FLUSHALL"
+    assert f"It {word}: {cure}" in client.get("/healthz/status").get_data(as_text=True)
+    ask = make_app().test_cli_runner()
+
+    def status() -> str:
+        return " ".join(ask.invoke(args=["langpont", "status"]).output.split())
+
+    wait_until(lambda: f"primary {word}: {cure}" in status(), "that a worker has told commands")
+    assert "primary ok" in status()
+    causes = [(lag, [cause for _, cause in backend.remarks(time.time() + lag)]) for lag in (0, -90, 3700)]
+    assert causes == [(0, [EMPTIED]), (-90, [EMPTIED, OTHER_CLOCK]), (3700, [OTHER_CLOCK])]
+    assert backend.reports.data_lost_at[PRIMARY] >= emptied_at

@@ -77,7 +77,7 @@ def test_the_page_says_what_the_table_says(make_app: MakeApp, primary: Valkey, l
     assert 0 <= report.pop("process_lag_ms") < 60_000
     assert set(report) == {
         "status", "level", "level_name", "since", "logins", "database", "categories", "stores", "shards", "near_cache",
-        "memory", "journal", "causes",
+        "memory", "journal", "causes", "remarks",
     }  # fmt: skip
     assert report["shards"] == {"lost": int(level > 0), "total": 1, "lost_share": float(level > 0)}
     lost = {store for store, ways in report["stores"].items() if not all(ways.values())}

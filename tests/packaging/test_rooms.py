@@ -22,7 +22,7 @@ NAME = PACKAGE.name
 MAY_IMPORT: dict[str, set[str]] = {
     "support": set(),
     "policy": {"support"},
-    "stores": {"policy", "support", "stores/host", "stores/memory", "stores/redis", "stores/sql"},
+    "stores": {"policy", "stores/host", "stores/memory", "stores/redis", "stores/sql"},
     "stores/codec": {"policy", "support"},
     "stores/host": {"policy", "stores/codec", "support"},
     "stores/memory": {"policy", "stores/host", "support"},

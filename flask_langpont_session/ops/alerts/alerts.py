@@ -22,7 +22,7 @@ from ...policy.health import Health
 from ...support.host import HostWork, beside
 from ...support.logs import Failing, fields
 from ...support.threads import PeriodicThread, end_all
-from .conditions import WITHOUT_STATE, Conditions
+from .conditions import WITHOUT_STATE, Conditions, Remarks
 from .incidents import AlertState, HostIncidents, Incident, Notice, Terms, alert_of
 from .messages import Sender, compose, sender_here
 from .table import TEST, Severity
@@ -134,12 +134,12 @@ class Alerts:
         end_all([self._thread])
 
 
-def attach(app: Flask, settings: Settings, health: Health, recorder: Recorder) -> Alerts:
+def attach(app: Flask, settings: Settings, health: Health, recorder: Recorder, remarks: Remarks) -> Alerts:
     """Make alerts and connect them to the signals of `app`, for as long as they are referred to. Starts no thread."""
     client.load()
     incidents = HostIncidents(HostWork(beside(settings.journal, "alerts"), "alerts", PATIENCE), TERMS)
     sender = partial(sender_here, settings.environment, settings.service)
-    conditions = Conditions(health)
+    conditions = Conditions(health, remarks)
     alerts = Alerts(conditions, incidents, Topics(settings.alert_topics), sender, recorder, TICK)
     for signal in WITHOUT_STATE:
         signal.connect(alerts.happened, app)

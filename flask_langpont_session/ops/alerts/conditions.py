@@ -7,10 +7,11 @@ another could leave an alert burning. Only what has no state is taken from event
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from ... import events
-from ...policy.causes import cause_of
+from ...policy.causes import OTHER_CLOCK, Cause, cause_of
 from ...policy.errors import ErrorClass, role_of, shard_of
 from ...policy.health import DATABASE, PRIMARY, READ, REPLICA, WRITE, Health
 from ...support.forks import renew_in_children
@@ -43,11 +44,18 @@ _HAPPENED: Mapping[type, tuple[table.Alert, str]] = {
 """Event → its alert, and the detail that is told."""
 
 
-class Conditions:
-    """The conditions of one process."""
+Remarks = Callable[[float], Iterable[tuple[str, Cause]]]
 
-    def __init__(self, health: Health) -> None:
+
+class Conditions:
+    """The conditions of one process.
+
+    :param remarks: says what is to be known of stores that do their work, see :meth:`.Backend.remarks`.
+    """
+
+    def __init__(self, health: Health, remarks: Remarks = lambda now: ()) -> None:
         self._health = health
+        self._remarks = remarks
         self._reset()
         renew_in_children(self, Conditions._reset)
 
@@ -69,6 +77,8 @@ class Conditions:
         """Return the conditions that hold now, and the events since the last look."""
         with self._lock:
             happened, self._happened = self._happened, {}
+        clocks = [store for store, remark in self._remarks(time.time()) if remark is OTHER_CLOCK]
+        happened |= {_of(table.CLOCK.name, store): {"store": store} for store in clocks}
         return {**dict(self._stores()), **dict(self._levels()), **happened}
 
     def _stores(self) -> Iterator[tuple[str, Details]]:

@@ -235,7 +235,6 @@ class HostIncidents:
             sightings = {}
         now = self.clock()
         self._take_over(now)
-        # A clock that is set back must not leave an incident burning until it has caught up.
         since = self._leads_since = now if self._leads_since is None else min(self._leads_since, now)
         self._host.step({**self._others(), **sightings}, now, self.terms, now - since)
         self._keep()

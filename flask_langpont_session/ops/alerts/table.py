@@ -121,7 +121,14 @@ DATA_LOST = _event(
     severity=Severity.EMERGENCY,
     title="Redis lost session data",
     users_see="Users stay signed in. Translations in progress and settings may be gone.",
-    to_do="Find out why: a flush, a restored snapshot, evictions.",
+    to_do="Find out why: FLUSHALL or FLUSHDB, a restored snapshot, evictions.",
+)
+CLOCK = Alert(
+    name="clock",
+    severity=Severity.WARNING,
+    title="Redis has another time than this host",
+    users_see="Nothing at first. Of two changes the later one may be dropped, and sessions end too early or too late.",
+    to_do="Keep the time of all hosts by NTP (chronyc tracking, timedatectl).",
 )
 DATABASE_WENT_BACK = _event(
     name="database-went-back",

@@ -84,6 +84,7 @@ def status(as_json: bool) -> None:
         waiting = waiting or Waiting(0, None)
     told: dict[str, Any] = {name: answer.problem or "ok" for name, answer in found.items()}
     told |= {"near_cache": {name: why_not or "ok" for name, why_not in near.items()}} if near else {}
+    told |= {"remarks": [f"{name} {remark.word}" for name, remark in look.remarks]} if look.remarks else {}
     told |= {"waiting": waiting_as_json(waiting)} if waiting else {}
     if as_json:
         click.echo(json.dumps(told))
@@ -93,7 +94,7 @@ def status(as_json: bool) -> None:
             if name in near:
                 more = f", no near cache: {near[name]}" if near[name] else ", near cache"
             click.echo(f"{name:10} {answer.problem or 'ok'}{more}")
-        for line in _cures(state, found):
+        for line in [*_cures(state, found), *(f"{name} {remark.told}" for name, remark in look.remarks)]:
             click.echo(fitting(line))
     if any(answer.problem for answer in found.values()):
         raise SystemExit(1)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Mapping
 from contextlib import suppress
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from ...policy.errors import StoreError
 from ...stores.host.commit_counter import COUNTER
 from ...stores.host.opening import LOG, path_of, unread
-from ...stores.host.presence import FEATURES, FORGOTTEN, Presence, parts_of
+from ...stores.host.presence import FEATURES, FORGOTTEN, LOST, Presence, parts_of
 from .facts import File, Host
 from .findings import Unknown
 
@@ -32,22 +33,23 @@ def read_host(journal: Path | None) -> Host:
     )
 
 
-def said_by_workers(journal: Path, part: str) -> tuple[int, ...]:
-    """Return a number that each worker of this host has said of itself, such as :data:`.FORGOTTEN`."""
-    return tuple(word.get(part, 0) for word in _words_of_workers(journal))
+def said_by_workers(journal: Path | None, part: str, unsaid: Any = 0) -> tuple[Any, ...]:
+    """Return what each worker of this host has said of itself, such as :data:`.FORGOTTEN`; empty, if none runs here, or
+    each is alone with its journal."""
+    with suppress(StoreError):  # what is wrong with the folder is wrong with the journal, which is said
+        words = () if journal is None else Presence(journal, {}).others()
+        return tuple(parts_of(word).get(part, unsaid) for word in words)
+    return ()
 
 
 def features_of_workers(journal: Path | None) -> set[str]:
-    """Return the names of the features of which a worker of this host has met a key; none, if no worker runs here, or
-    each is alone with its journal."""
-    words = () if journal is None else _words_of_workers(journal)
-    return {name for word in words for name in word.get(FEATURES, ())}
+    """Return the names of the features of which a worker of this host has met a key."""
+    return {name for names in said_by_workers(journal, FEATURES, ()) for name in names}
 
 
-def _words_of_workers(journal: Path) -> Sequence[Mapping[str, Any]]:
-    with suppress(StoreError):  # what is wrong with the folder is wrong with the journal, which is said
-        return tuple(map(parts_of, Presence(journal, {}).others()))
-    return ()
+def lost_by_redis(journal: Path | None) -> Mapping[str, float]:
+    """Return when each Redis lost data last, as the workers of this host have found it: seconds since 1970."""
+    return dict(sorted((one for said in said_by_workers(journal, LOST, {}) for one in said.items()), key=itemgetter(1)))
 
 
 def file_at(path: Path) -> File:

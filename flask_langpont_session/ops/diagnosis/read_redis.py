@@ -104,9 +104,7 @@ def why_no_near_cache(backend: Backend, endpoint: Endpoint) -> str | None:
     may run out of time on a busy machine; None: the settings say that there is to be no near cache."""
     if endpoint.near is None:
         return None
-    path = backend.journal.file.path
-    has_one = path is not None and any(said_by_workers(path, NEAR))
-    return "" if has_one else endpoint.near.why_not()
+    return "" if any(said_by_workers(backend.journal.file.path, NEAR)) else endpoint.near.why_not()
 
 
 def quickest(now: Callable[[], float]) -> tuple[float, Clock]:

@@ -33,20 +33,22 @@ def ask_store(backend: Backend, name: str, asker: str, timeout: float) -> StoreA
     :param asker: a name for it; two that ask at a time must have different ones.
     :param timeout: seconds.
     """
+    took, error, problem = None, None, None
     try:
         took, slow = _ask(backend, name, asker, timeout), backend.settings.slow
         if name != DATABASE and took > slow:
             took = _ask(backend, name, asker, timeout)  # one answer may be late by chance
             if took > slow:
-                late = StoreError(name, ErrorClass.UNREACHABLE, SLOW)
-                return StoreAnswer(took, f"is slow: {round(took * 1000)} ms", late)
-        missing = _missing_tables(backend) if name == DATABASE else None
-        homeless = _homeless(backend) if name == PRIMARY else None
-        return StoreAnswer(took, homeless if missing is None else missing.cause, missing)
-    except LangPontSessionError as error:
-        homeless = _homeless(backend) if name == PRIMARY else None
-        told = error if isinstance(error, StoreError) and not homeless else None
-        return StoreAnswer(None, homeless or str(error).removeprefix(f"{name}: "), told)
+                error, problem = StoreError(name, ErrorClass.UNREACHABLE, SLOW), f"is slow: {round(took * 1000)} ms"
+        elif name == DATABASE and (missing := backend.database.upkeep.missing_tables()):  # no user can sign in
+            error = StoreError(DATABASE, ErrorClass.NO_TABLES, f"missing: {', '.join(missing)}; {BRING_BACK}")
+            problem = error.cause
+    except LangPontSessionError as caught:
+        error = caught if isinstance(caught, StoreError) else None
+        problem = str(caught).removeprefix(f"{name}: ")
+    if name == PRIMARY and (number := backend.primary.homeless):
+        error, problem = None, f"{number} of {SLOTS} slots have no shard"
+    return StoreAnswer(took, problem, error)
 
 
 def _ask(backend: Backend, name: str, asker: str, timeout: float) -> float:
@@ -62,15 +64,3 @@ def _ask(backend: Backend, name: str, asker: str, timeout: float) -> float:
         if role_of(name) == PRIMARY:
             return endpoint.probe(f"{backend.settings.key_prefix}:canary:{asker}", asker, timeout=timeout)
         return endpoint.probe_read(timeout=timeout)
-
-
-def _missing_tables(backend: Backend) -> StoreError | None:
-    """Return what is wrong with a database that answers but lacks tables, so that no user can sign in."""
-    if not (missing := backend.database.upkeep.missing_tables()):
-        return None
-    return StoreError(DATABASE, ErrorClass.NO_TABLES, f"missing: {', '.join(missing)}; {BRING_BACK}")
-
-
-def _homeless(backend: Backend) -> str | None:
-    number = backend.primary.homeless
-    return f"{number} of {SLOTS} slots have no shard" if number else None

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from ...policy import levels
-from ...policy.causes import cause_of
+from ...policy.causes import Cause, cause_of
 from ...policy.errors import StoreError, role_of, shard_of
 from ...policy.health import DATABASE, PRIMARY, REPLICA
 from ...stores.backend import Backend
@@ -24,7 +24,7 @@ from ...stores.host.opening import path_of
 from .findings import Unknown
 from .health_page import Page, read_page
 from .one_session import journal_there
-from .read_host import workers_of
+from .read_host import lost_by_redis, workers_of
 from .stores_now import StoreAnswer, ask_store
 
 
@@ -40,6 +40,7 @@ class Look:
     :param journal: what waits on this host; None: there is no file.
     :param processes: how many use the journal of this host; None: that cannot be seen, or there is no file.
     :param announced: stores whose loss a worker of this host has announced to the others.
+    :param remarks: what is to be known of stores that do their work.
     """
 
     at: float
@@ -50,6 +51,7 @@ class Look:
     journal: Waiting | Unknown | None
     processes: int | None
     announced: Sequence[str] = ()
+    remarks: Sequence[tuple[str, Cause]] = ()
 
     @property
     def reports(self) -> list[Mapping[str, Any]]:
@@ -148,6 +150,7 @@ class Watcher:
             journal=waiting,
             processes=self._processes(),
             announced=announced,
+            remarks=tuple(backend.remarks(time.time(), lost_by_redis(backend.journal.file.path))),
         )
 
     def _outage_age(self, stores: Mapping[str, StoreAnswer]) -> float:

@@ -164,6 +164,12 @@ MERGE_DROPPED = _lost(
 REQUEST_ONLY_WRITES = _lost(
     "RequestOnlyWrites", "Changes in an outage that lasted for their request only, as the decision table says."
 )
+JOURNAL_OLDEST_SECONDS = _state(
+    "JournalOldestSeconds",
+    "For how long the oldest change in a host's journal has waited for a store; 0 if none waits.",
+    aggregate.state(lambda standing: standing.oldest),
+    unit="Seconds",
+)
 PAYLOAD_BYTES = Metric(
     "PayloadBytes",
     "Size of the names and values that a save wrote to one category.",
@@ -344,12 +350,7 @@ EXPORTED = (
         aggregate.state(lambda standing: math.nan if standing.waiting is None else standing.waiting),
         otel="",
     ),
-    _gauge(
-        "journal_oldest_seconds",
-        "For how long the oldest change in this host's journal has waited; 0 if none waits.",
-        aggregate.state(lambda standing: standing.oldest),
-        otel="",
-    ),
+    _same(JOURNAL_OLDEST_SECONDS)._replace(otel="", mode="livemax"),
     _gauge(
         "near_cache_connections",
         "Connections of the near cache; nothing is shown where the configuration wants none.",

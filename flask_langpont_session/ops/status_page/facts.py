@@ -15,6 +15,7 @@ class Store(NamedTuple):
     :param name: ``primary``, ``replica`` or ``database``; of several shards ``primary:1`` …
     :param writes: None: the store is only read.
     :param cause: why some direction is not used; None: both are used.
+    :param remarks: what is to be known of it though it is used.
     :param since: since when a direction is not used, seconds since 1970.
     """
 
@@ -23,6 +24,7 @@ class Store(NamedTuple):
     writes: bool | None
     cause: Cause | None
     since: float | None
+    remarks: Sequence[Cause] = ()
 
 
 class FeatureNow(NamedTuple):

@@ -25,9 +25,11 @@ _LONGEST = 1 << 16
 FORGOTTEN = "forgotten"
 """The part of a word that says how many sessions in use had no room in the memory of its worker."""
 
-
 NEAR = "near"
 """The part of a word that says how many connections of the near cache its worker has."""
+
+LOST = "lost"
+"""The part of a word that says when its worker has found a Redis to have lost data: by its name, seconds since 1970."""
 
 FEATURES = "features"
 """The part of a word that names the features of which its worker has met a key."""

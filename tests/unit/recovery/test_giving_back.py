@@ -53,6 +53,7 @@ class Worker(GivingBack):
             board=self.journal.board,
             memory=SimpleNamespace(live_categories=lambda: self.copies, forgotten=0),
             near_connections=0,
+            reports=SimpleNamespace(data_lost_at={}),
             table=SimpleNamespace(features_in_use={"authentication"}),
             health=SimpleNamespace(shards=("",), locate=lambda digest: digest),
             primary=SimpleNamespace(endpoints={PRIMARY: SimpleNamespace(server_identity=self.seen)}),

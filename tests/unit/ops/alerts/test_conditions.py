@@ -6,6 +6,7 @@ import pytest
 
 from flask_langpont_session import events
 from flask_langpont_session.ops.alerts.conditions import Conditions
+from flask_langpont_session.policy.causes import EMPTIED, OTHER_CLOCK
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.health import READ, WRITE, Health
 
@@ -138,3 +139,10 @@ def test_events_of_states_are_not_kept(process: Process) -> None:
     ):
         process.conditions.happened(event)
     assert process.conditions.look() == {}
+
+
+def test_another_time_is_a_condition_and_lost_data_is_told_by_its_event() -> None:
+    """What is remembered for an hour would keep an alert burning."""
+    remarks = [("primary", EMPTIED), ("primary", OTHER_CLOCK), ("primary:2", OTHER_CLOCK)]
+    found = Conditions(Health(["primary"]), lambda now: remarks).look()
+    assert found == {"clock": {"store": "primary"}, "clock/primary:2": {"store": "primary:2"}}
