@@ -63,7 +63,7 @@ EMPTIED = Cause(
 OTHER_CLOCK = Cause(
     "has another time than this host", "keep the time of all hosts by NTP (chronyc tracking, timedatectl)", "clock"
 )
-"""What is to be known of a Redis that does its work."""
+"""Two remarks on a Redis that does its work."""
 
 _W, _A = ErrorClass.WRITE_REFUSED, ErrorClass.IDENTITY_REFUSED
 _REDIS = (PRIMARY, REPLICA)
