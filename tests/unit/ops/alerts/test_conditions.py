@@ -142,7 +142,7 @@ def test_events_of_states_are_not_kept(process: Process) -> None:
 
 
 def test_another_time_is_a_condition_and_lost_data_is_told_by_its_event() -> None:
-    """What is remembered for an hour would keep an alert burning."""
+    """A loss, which is remembered for an hour, would keep an alert burning."""
     remarks = [("primary", EMPTIED), ("primary", OTHER_CLOCK), ("primary:2", OTHER_CLOCK)]
     found = Conditions(Health(["primary"]), lambda now: remarks).look()
     assert found == {"clock": {"store": "primary"}, "clock/primary:2": {"store": "primary:2"}}
