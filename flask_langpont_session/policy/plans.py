@@ -58,9 +58,12 @@ class Plan:
     sent: Any = None
     is_new: bool = field(init=False)
     """True if the target was minted in this request."""
+    is_for_shadow: bool = field(init=False)
+    """True if the target is known to be dead, so that only its anonymous shadow can be written."""
 
     def __post_init__(self) -> None:
         self.is_new = self.target is not None and self.target is not self.origin
+        self.is_for_shadow = self.loaded is not None and self.loaded.shadow and not self.is_new
 
     def note_kept(self, names: Iterable[str], place: Kept) -> None:
         """Note where the data of some categories is. Where parts of one are in several places, the worst counts."""
@@ -73,11 +76,6 @@ class Plan:
         if not self.is_new or self.origin is None or self.target is None:
             return False
         return self.origin.kind == self.target.kind == ANONYMOUS and not self.ends
-
-    @property
-    def is_for_shadow(self) -> bool:
-        """Return whether the target is known to be dead, so that only its anonymous shadow can be written."""
-        return self.loaded is not None and self.loaded.shadow and not self.is_new
 
 
 class Note(NamedTuple):

@@ -22,6 +22,7 @@ from ..policy.errors import StoreError
 from ..policy.ids import SIGNED_IN
 from ..policy.levels import WAITING, Kept
 from ..policy.plans import Plan
+from ..stores.host.commit_counter import CommitCounter
 from ..stores.host.entries import NOTHING, UNKNOWN, WIPED_FIELD, Carry, Overlay, PendingWrite, take_out
 from ..stores.host.group_commit import Room, is_busy
 from ..stores.host.opening import is_full
@@ -111,7 +112,7 @@ class JournalWriter:
         :return: the number of this try; None: there is no place for it, and what it makes is asked for again.
         """
         try:
-            return self._journal.file.numbers(lambda rows: rows.row_changing(digest))
+            return self._journal.file.numbers(CommitCounter.row_changing, digest)
         except StoreError as error:
             self._did_not_say(error)
             return None
@@ -121,17 +122,20 @@ class JournalWriter:
 
         :param number: of the try that succeeded, if it was a compare-and-set.
         """
-        self._do(lambda wait: self._journal.file.numbers(lambda rows: rows.row_changed(digest, self._clock(), number)))
+        try:
+            self._journal.file.numbers(CommitCounter.row_changed, digest, self._clock(), number)
+        except StoreError as error:
+            self._reports.journal_failed(error)
 
     def is_up_to_date(self, held: LocalAuth) -> bool:
         """Return whether no worker of this host has changed a session's row since this copy of it was confirmed, or
         made by this worker. False also where that is not known."""
         digest, number = held.row.digest, held.change
         try:
-            changed_at = self._journal.file.numbers(lambda rows: rows.row_changed_at(digest))
+            changed_at = self._journal.file.numbers(CommitCounter.row_changed_at, digest)
             if changed_at <= held.confirmed_at or changed_at > self._clock():
                 return True  # a moment that is yet to come is from before the machine's start
-            return number is not None and self._journal.file.numbers(lambda rows: rows.is_last_change(digest, number))
+            return number is not None and self._journal.file.numbers(CommitCounter.is_last_change, digest, number)
         except StoreError as error:
             self._did_not_say(error)
             return False

@@ -498,7 +498,7 @@ class CategoryWrites(Part):
         if plan.is_for_shadow:
             return self._write_shadow(plan, ref.digest, scope, changes)
         self._give_life(changes, target.kind, plan)
-        if plan.loaded and not (plan.is_new or plan.loaded.shadow):
+        if plan.loaded and not plan.is_new:
             for name, change in changes.items():
                 found = plan.loaded.of(name)
                 change.since = found.copy.version if found.copy.mark and found.source == PRIMARY else 0

@@ -15,6 +15,7 @@ from ..policy.health import PRIMARY, REPLICA, Health
 from ..policy.ids import SIGNED_IN
 from ..policy.leases import CLOCK_TOLERANCE_MS, Life
 from ..policy.loaded import Former
+from .host.commit_counter import CommitCounter
 from .redis.records import Lack, Limits
 
 if TYPE_CHECKING:
@@ -219,6 +220,6 @@ class Backend:
     def row_changed(self, digest: str) -> None:
         """Have no worker of this host believe what it was told of this session's row before."""
         try:
-            self.journal.file.numbers(lambda rows: rows.row_changed(digest, self.clock()))
+            self.journal.file.numbers(CommitCounter.row_changed, digest, self.clock())
         except StoreError as error:
             self.reports.journal_failed(error)

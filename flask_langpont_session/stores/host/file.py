@@ -26,7 +26,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from ...policy.errors import ErrorClass, StoreError
 from ...support.files import beside
@@ -54,6 +54,7 @@ from .opening import (
 )
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 BUSY_SECONDS = 0.5
 """The seconds that a call waits if it is not told: for its turn, other workers' writes and the disk together. A write
@@ -411,14 +412,14 @@ class JournalFile:
 
     # -- asking without SQLite -----------------------------------------------------------------------------------
 
-    def numbers(self, ask: Callable[[CommitCounter], T], wait: float | None = None) -> T:
+    def numbers(self, ask: Callable[Concatenate[CommitCounter, P], T], *arguments: P.args, **more: P.kwargs) -> T:
         """Return what `ask` gets from the numbers that the processes share. The file is opened if it is not open."""
         try:
             counter = self.counter
             if counter is None or self._pid != os.getpid():
-                with self._lent(self.reader, _deadline(wait)):
+                with self._lent(self.reader, _deadline(None)):
                     counter = self._shared_numbers()
-            return ask(counter)
+            return ask(counter, *arguments, **more)
         except OSError as error:
             raise store_error(error) from error
 
