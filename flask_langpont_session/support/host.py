@@ -6,7 +6,6 @@ message appears and disappears as a whole: it is taken once, whatever happens to
 
 from __future__ import annotations
 
-import fcntl
 import itertools
 import logging
 import os
@@ -19,6 +18,7 @@ from pathlib import Path
 from . import files
 from .files import UnsafeFile, open_private
 from .forks import renew_in_children
+from .locks import release, takes
 from .logs import Failing, fields
 
 log = logging.getLogger(__name__)
@@ -88,24 +88,18 @@ class HostWork:
         _make(folder)
         descriptor = open_private(path)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return False
-        except BaseException:  # also an interruption: the file must not stay open
-            os.close(descriptor)
-            raise
-        self._lock = descriptor
-        return True
+            if takes(descriptor):
+                self._lock = descriptor
+        finally:  # also after an interruption: the file must not stay open
+            if self._lock is None:
+                os.close(descriptor)
+        return self._lock is not None
 
     def resign(self) -> None:
         """Let another process lead."""
         self.leads = False
         if self._lock is not None:
-            # Not by closing it alone: a child that was forked just now may have it open, too.
-            with suppress(OSError):
-                fcntl.flock(self._lock, fcntl.LOCK_UN)
-            os.close(self._lock)
+            release(self._lock)
             self._lock = None
 
     def leave(self, message: bytes) -> bool:

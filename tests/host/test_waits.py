@@ -23,10 +23,10 @@ from flask_langpont_session.policy.changes import Operation
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.stores.host import file as journal_file
 from flask_langpont_session.stores.host import group_commit
-from flask_langpont_session.stores.host import lock as host_lock
 from flask_langpont_session.stores.host.entries import WIPED_FIELD
 from flask_langpont_session.stores.host.journal import Carry, Journal, journal_at
 from flask_langpont_session.support.lag import Deadline
+from flask_langpont_session.support.locks import HostLock
 from tests.support.children import in_child
 from tests.support.entries import addition, value
 from tests.support.journal_process import let_go, output, process
@@ -452,7 +452,7 @@ def test_processes_queue_for_the_file(
     if not are_native:  # as gevent does it
         start = _thread.start_new_thread
         monkeypatch.setattr(_thread, "start_new_thread", lambda *arguments: start(*arguments))
-    lock = host_lock.HostLock(Path(f"{path}-lock"))
+    lock = HostLock(Path(f"{path}-lock"))
     threads = Threads()
     with lock.waited(lambda: True) as is_held:
         assert is_held
@@ -561,7 +561,7 @@ def test_the_last_of_two_journals_that_write_sets_the_interval_back() -> None:
 
 def test_a_child_that_was_forked_by_c_code_keeps_no_lock(path: Path) -> None:
     """The child can use the lock once its parent has let go of it."""
-    lock = host_lock.HostLock(path)
+    lock = HostLock(path)
     with lock.waited(lambda: True):
         if (child := ctypes.PyDLL(None).fork()) == 0:
             signal.pause()
@@ -619,7 +619,7 @@ def test_a_fork_while_another_process_has_the_file_waits_for_nothing(
 ) -> None:
     """The writing thread queues for the file; a fork of its process does not, and the child does not hold it."""
     monkeypatch.setattr(journal_file, "_FAREWELL", SHORT)
-    lock = host_lock.HostLock(Path(f"{path}-lock"))
+    lock = HostLock(Path(f"{path}-lock"))
     threads = Threads()
     with lock.waited(lambda: True):
         threads.call(journal.revocations.note, "patient")

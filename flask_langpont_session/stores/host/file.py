@@ -32,9 +32,9 @@ from ...policy.errors import ErrorClass, StoreError
 from ...support.files import beside
 from ...support.forks import call_in_children
 from ...support.lag import Deadline
+from ...support.locks import HostLock
 from .commit_counter import COUNTER, CommitCounter
 from .group_commit import Room, Task, Work, Writer, brisk, busy
-from .lock import HostLock
 from .opening import (
     FAILURES,
     LOG,

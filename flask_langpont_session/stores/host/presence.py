@@ -16,7 +16,7 @@ from typing import Any
 
 from ...support.files import open_private
 from ...support.forks import renew_in_children
-from .lock import takes
+from ...support.locks import takes
 from .opening import translated
 
 _LONGEST = 1 << 16

@@ -9,8 +9,8 @@ import pytest
 
 from flask_langpont_session.policy.errors import StoreError
 from flask_langpont_session.stores.host import presence
-from flask_langpont_session.stores.host.lock import takes
 from flask_langpont_session.stores.host.presence import Presence
+from flask_langpont_session.support.locks import takes
 from tests.support.journals import in_fork
 
 Join = Callable[[], Presence]

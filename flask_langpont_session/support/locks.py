@@ -1,4 +1,4 @@
-"""A lock for one process of a host at a time, which the system takes back from a process that is killed."""
+"""Locks for one process of a host at a time, which the system takes back from a process that is killed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import BuiltinFunctionType
 
-from ...support.files import open_private
+from .files import open_private
 
 
 class HostLock:
@@ -55,10 +55,7 @@ class HostLock:
         finally:
             if descriptor in self._descriptors:  # else this is a forked child, which has forgotten it
                 self._descriptors.discard(descriptor)
-                # Not by closing it alone: a child that was forked just now may have it open, too.
-                with suppress(OSError):
-                    fcntl.flock(descriptor, fcntl.LOCK_UN)
-                os.close(descriptor)
+                release(descriptor)
 
     def forget(self) -> None:
         """Close the openings in a forked child: its parent goes on holding the lock."""
@@ -80,3 +77,11 @@ def takes(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def release(descriptor: int) -> None:
+    """Release the lock of this opening of the file, and close it."""
+    # Not by closing it alone: a child that was forked just now may have it open, too.
+    with suppress(OSError):
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+    os.close(descriptor)
