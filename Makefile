@@ -126,6 +126,7 @@ outage-report: $(INSTALLED)
 # Ten minutes of random faults, as many random worlds of the protocol as its tests' numbers are about, and each kept
 # schedule on real servers.
 # LANGPONT_SOAK_SEED repeats what another run has drawn.
+soak: export LANGPONT_SOAK_SEED ?= $(shell date +%s)
 soak: $(INSTALLED)
 	LANGPONT_SOAK_SECONDS=600 $(BIN)/python -m pytest tests/soak
 	LANGPONT_WALKS=1000 LANGPONT_WALK_SEED=$$(date +%s) $(BIN)/python -m pytest tests/protocol/test_walks.py

@@ -1,13 +1,12 @@
 """Users and visitors over two hosts while everything fails: nothing acknowledged is destroyed, or lost unsaid.
 
-``LANGPONT_SOAK_SECONDS`` is how long (20), ``LANGPONT_SOAK_SEED`` repeats what was drawn; ``make soak`` takes ten
-minutes. benchmarks/results/data-in-outages.md has figures.
+``LANGPONT_SOAK_SECONDS`` is how long (20), ``LANGPONT_SOAK_SEED`` what is drawn, which is the same in each run without
+it; ``make soak`` takes ten minutes and a seed of the moment. benchmarks/results/data-in-outages.md has figures.
 """
 
 from __future__ import annotations
 
 import os
-import secrets
 import sys
 from pathlib import Path
 
@@ -19,16 +18,16 @@ from tests.support.site.faults import Episode, Play, plan
 from tests.support.site.run import HEALING, run, running
 
 SECONDS = float(os.environ.get("LANGPONT_SOAK_SECONDS", "20"))
+SEED = int(os.environ.get("LANGPONT_SOAK_SEED", "1"))
 
 
 @pytest.mark.timeout(SECONDS * 2 + HEALING + 240)
 def test_no_promise_is_broken_by_any_mixture_of_faults(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """I1–I6, I9, I13–I20: as ``python -m benchmarks.appends`` does it."""
-    seed = int(os.environ.get("LANGPONT_SOAK_SEED", secrets.randbelow(1_000_000)))
     diary: list[str] = []
-    found = run(tmp_path, seconds=SECONDS, seed=seed, say=diary.append)
+    found = run(tmp_path, seconds=SECONDS, seed=SEED, say=diary.append)
     with capsys.disabled():
-        sys.stdout.write(f"\nsoak: {SECONDS:g} s, LANGPONT_SOAK_SEED={seed}\n{found.table()}\n")
+        sys.stdout.write(f"\nsoak: {SECONDS:g} s, LANGPONT_SOAK_SEED={SEED}\n{found.table()}\n")
     assert not found.wrong, "\n".join([found.table(), *diary])
     assert found.acknowledged["append"] > SECONDS, "hardly anything was acknowledged: that proves nothing"
     assert {0, 2} <= found.levels.keys()
