@@ -165,10 +165,9 @@ class Refill(Step):
             yield [held for held in batch if reach.has(held.copy.digest)]
 
     def _own(self, shards: Set[str]) -> list[_Dated]:
-        """Return this worker's copies, those that were used lately first."""
+        """Return this worker's copies, in the order of :meth:`.Memory.held`."""
         locate = self._backend.health.locate
-        own = [copy for copy in self._backend.memory.held() if locate(copy.digest) in shards]
-        return sorted(self._dated(own), key=lambda held: -held.seen_at)
+        return self._dated(copy for copy in self._backend.memory.held() if locate(copy.digest) in shards)
 
     def _dated(self, copies: Iterable[SharedCopy]) -> list[_Dated]:
         now = self._backend.clock()

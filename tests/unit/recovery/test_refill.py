@@ -42,6 +42,9 @@ class Shards:
         self.now = 0.0
         # The latest version that the host has seen of each category.
         self.latest = 0
+        self.life_ms = 1_000_000
+        # How Redis describes what it has; of a session that is over: nothing.
+        self.mark = b"described"
         self.recorder = Recorder()
         held = [SharedCopy(digest, "ui", COPY, kind="a") for digest in ("a1", "a2", "b1", "b2")]
         backend: Any = SimpleNamespace(
@@ -54,7 +57,7 @@ class Shards:
             primary=self,
             clock=lambda: self.now,
             settings=SimpleNamespace(life=None, local_cache_ttl=TTL),
-            life_of_kept=lambda category, kind: 1_000_000,
+            life_of_kept=lambda category, kind: self.life_ms,
             limits=None,
             register=SimpleNamespace(
                 is_wiped_since=lambda digest, _, version: self.wiped.get(digest, 0) > version,
@@ -62,7 +65,8 @@ class Shards:
                 latest_version=lambda digest, category: self.latest,
             ),
             lacks={},
-            reports=SimpleNamespace(losses=Losses(self.recorder, lambda *event: None)),
+            journal=SimpleNamespace(pending_carries=lambda limit, after: []),
+            reports=SimpleNamespace(losses=Losses(self.recorder, lambda *event: None), shared=lambda *copies: None),
         )
         no_pushes: Any = None  # no user is signed in
         self.refill = Refill(backend, no_pushes)
@@ -93,7 +97,11 @@ class Shards:
         return {number: copy for number, copy in self.published.items() if number > after}
 
     def auths(self, digests: Sequence[str], *, timeout: float) -> list[Any]:
-        return []
+        ended: Any = SimpleNamespace(auth=SimpleNamespace(row=None))
+        return [ended] * len(digests)
+
+    def publish_copies(self, copies: Sequence[SharedCopy]) -> Sequence[SharedCopy]:
+        return copies
 
     def merge_all(self, wanted: Sequence[Restore], **_: Any) -> list[Merged]:
         if self.dead & {self.locate(restore.digest) for restore in wanted}:
@@ -106,7 +114,7 @@ class Shards:
         return 1
 
     def copies(self, wanted: Sequence[tuple[str, str]], *, timeout: float) -> list[CategoryCopy]:
-        return [CategoryCopy(COPY.version, {}, mark=b"described")] * len(wanted)
+        return [CategoryCopy(COPY.version, {}, mark=self.mark)] * len(wanted)
 
 
 @pytest.fixture
@@ -217,6 +225,41 @@ def test_a_wipe_is_given_back_before_a_copy_that_says_nothing_of_what_was_there_
         (COPY.version + 2, False),
         (COPY.version + 3, True),
     ]
+
+
+def test_what_has_run_out_is_not_given_back_and_the_rest_lives_as_long_as_it_was_to(shards: Shards) -> None:
+    """What is given back with a life of 0 would live as long as its session."""
+    shards.life_ms = 10_000
+    shards.published = {n: SharedCopy(f"a{n}", "ui", COPY, age=n, kind="a") for n in (7, 10, 12)}
+    shards.run("a")
+    lives = {restore.digest: restore.life_ms for restore in shards.sent}
+    assert lives == {"a1": 10_000, "a2": 10_000, "a7": 3000}
+
+
+def test_what_redis_knows_to_be_over_is_not_given_back(shards: Shards) -> None:
+    """It has the tombstone of the session."""
+    shards.published = {7: SharedCopy("a7", "ui", COPY, kind="u")}
+    shards.run("a")
+    assert shards.given == {"a1", "a2"}
+
+
+def test_of_a_session_that_is_over_nothing_is_counted(shards: Shards) -> None:
+    """That it has no data any more is no loss."""
+    shards.latest, shards.mark = COPY.version + 1, b""
+    shards.run("a")
+    for doubts in shards.loss_count.pending(Reach(frozenset("a"), True)):
+        shards.loss_count.send(doubts, Reach(frozenset("a"), True))
+    assert shards.recorder.counters() == {}
+
+
+def test_what_began_after_the_first_of_two_losses_is_a_part(shards: Shards) -> None:
+    """Redis loses data again before all was given back: it had everything before the first loss only."""
+    shards.run("a", "b")
+    shards.published = {7: SharedCopy("a7", "ui", COPY._replace(began=7), kind="a")}
+    shards.refill.ask_for("a", 5)
+    shards.refill.ask_for("a", 9)
+    shards.run("a")
+    assert [restore.is_partial for restore in shards.sent if restore.digest == "a7"] == [True]
 
 
 @pytest.mark.parametrize(("newer_by", "is_given"), [(-1, False), (0, False), (1, True)])
