@@ -25,10 +25,11 @@ from flask_langpont_session.policy.copies import CategoryCopy, SharedCopy
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.rows import AuthEntry, AuthRow, ChangedRows, EndedSession, Found, Position
 from flask_langpont_session.recovery import steps
+from flask_langpont_session.recovery.merges import LINGER
 from flask_langpont_session.recovery.recovery import Progress, Recovery
 from flask_langpont_session.recovery.steps import AT_ONCE, BATCH, PIPELINE, Reach
 from flask_langpont_session.stores.backend import Backend
-from flask_langpont_session.stores.host.entries import WIPED_FIELD, PendingWrite
+from flask_langpont_session.stores.host.entries import WIPED_FIELD, PendingWrite, put_carry, take_carry_back
 from flask_langpont_session.stores.host.journal import Carry, journal_at
 from flask_langpont_session.stores.host.opening import full
 from flask_langpont_session.stores.memory.memory import Memory
@@ -87,6 +88,8 @@ class Stores:
         self.merges: list[Merge] = []
         self.write_ids: list[str] = []
         self.there: dict[str, dict[str, dict[str, bytes]]] = {}
+        self.given_back = 0
+        self.lately = b""
         self.clock_ms = 700
         self.failing: set[str] = set()
         self.failing_to_refresh = False
@@ -131,6 +134,7 @@ class Stores:
                 self.version,
                 self.there[digest].get(name, {}) if digest in self.there else {"text": digest[:1].encode()},
                 self._mark(digest, name),
+                given_back=self.given_back,
             )
             for digest, name in wanted
         ]
@@ -138,7 +142,7 @@ class Stores:
     def _mark(self, digest: str, name: str) -> bytes:
         if digest not in self.there:
             return MERGED % digest[:8].encode()
-        return META % digest[:8].encode() if name in self.there[digest] else b""
+        return META % digest[:8].encode() + self.lately if name in self.there[digest] else b""
 
     def push_many(self, what: Any, categories: Any, *, stamp_ms: int, timeout: float) -> None:
         """All of them or, if one is failing, none."""
@@ -255,6 +259,7 @@ class Host:
                 note_wipe=lambda digest, category, version: self.wiped.append((digest, category, version)),
                 note_version=self.journal.board.register.note_version,
                 latest_version=self.journal.board.register.latest_version,
+                is_wiped_since=self.journal.board.register.is_wiped_since,
             ),
             health=SimpleNamespace(locate=lambda digest: ""),
             clock=lambda: self.seconds,
@@ -884,6 +889,78 @@ def test_what_the_host_knew_of_a_former_id_is_brought_with_the_record_of_an_earl
         (A, [(Operation.RECORD, ""), (Operation.SET, "lang")]),
         (A, [(Operation.RECORD, ""), (Operation.SET, "lang"), (Operation.SET, "theme")]),
     ]
+
+
+@pytest.mark.parametrize(
+    ("given_back", "lately", "brought"),
+    [
+        (0, b"", {"lang": b"1", "theme": b"2"}),
+        (5, b"", {"lang": b"1", "theme": b"2"}),
+        (4, b"", {"lang": b"9"}),
+        (4, b"\1theme\1write.1%016d%06x" % (6, 0), {"lang": b"9", "theme": b"2"}),
+        (4, b"\1theme\1write.1%016d%06x" % (5, 0), {"lang": b"9"}),
+    ],
+)
+def test_what_redis_was_given_back_of_a_former_id_may_be_older_than_what_the_host_knew(
+    host: Host, given_back: int, lately: bytes, brought: dict[str, bytes]
+) -> None:
+    """I32: what was written there since is later than both."""
+    host.journal.board.announce_outage("primary")
+    host.journal.carry(Carry(C, A, "u", ["ui"]))
+    host.journal.board.publish_copies([SharedCopy(A, "ui", CategoryCopy(5, {"lang": b"9"}), kind="u")])
+    host.stores.there[C] = {"ui": {"lang": b"1", "theme": b"2"}}
+    host.stores.given_back, host.stores.lately = given_back, lately
+    host.run()
+    assert {step.name: step.value for step in host.stores.merges[0].steps[1:]} == brought
+
+
+@pytest.mark.parametrize(("seen_us", "is_lost"), [(4_000_000, True), (3_999_000, False)])
+def test_what_has_run_out_under_a_former_id_is_no_loss(host: Host, seen_us: int, is_lost: bool) -> None:
+    """It was to live for a second."""
+    host.stores.clock_ms = 5000
+    host.journal.board.register.note_version(C, "ui", seen_us)
+    host.journal.carry(Carry(C, A, "u", ["ui"]))
+    host.stores.there = {C: {}, A: {"ui": {}}}
+    host.run()
+    assert host.losses() == ({("writes_lost", "lost by redis", "ui"): 1} if is_lost else {})
+
+
+def test_what_goes_on_from_where_it_is_brought_goes_on_afterwards(host: Host) -> None:
+    """Of two requests that gave a session another id at once, one has taken that back: the present one kept its id."""
+
+    def put(db: Any) -> None:
+        codec = host.journal.codec
+        for carry in (Carry(C, B, "u", ["ui"]), Carry(B, D, "u", ["ui"]), Carry(B, A, "u", ["ui"])):
+            put_carry(db, carry, now_ms=host.now, codec=codec)
+        take_carry_back(db, Carry(B, D, "u", ["ui"]), codec)
+
+    host.journal.file.transaction(put)
+    host.stores.there = {C: {"ui": {"lang": b"1"}}, B: {"ui": {"lang": b"1"}}}
+    host.run()
+    assert [merge.digest for merge in host.stores.merges] == [B, A]
+    assert len(host.stores.write_ids) == 2
+
+
+def test_that_nothing_is_there_behind_a_carry_may_be_since_a_loss(host: Host) -> None:
+    """I32: what this worker keeps of it began from nothing then, and says nothing of what was there before."""
+    host.journal.carry(Carry(C, A, "u", ["ui"]))
+    host.stores.there = {C: {}, A: {}}
+    host.run()
+    copy = host.memory.category(A, "ui")
+    assert copy is not None
+    assert (copy.fields, copy.began) == ({}, host.stores.version)
+
+
+def test_a_worker_that_announces_nothing_new_has_no_outage_any_more(host: Host) -> None:
+    """The copies are there for siblings that are in an outage, and this one was killed in its own."""
+    copies, board = host.recovery.steps.copies, host.journal.board
+    board.announce_outage("primary")
+    board.publish_copies([SharedCopy(A, "ui", CategoryCopy(5, {"lang": b"1"}), kind="u")])
+    for is_there in (True, False):
+        copies.clear()
+        assert bool(board.shared_copies()) is is_there
+        host.seconds += LINGER
+        host.now += round(LINGER * 1000)
 
 
 @pytest.mark.parametrize(
