@@ -926,7 +926,7 @@ def test_what_has_run_out_under_a_former_id_is_no_loss(host: Host, seen_us: int,
 
 
 def test_what_goes_on_from_where_it_is_brought_goes_on_afterwards(host: Host) -> None:
-    """Of two requests that gave a session another id at once, one has taken that back: the present one kept its id."""
+    """Two requests gave a session another id at once, and one has taken that back: the session kept its id."""
 
     def put(db: Any) -> None:
         codec = host.journal.codec

@@ -228,7 +228,7 @@ def test_a_wipe_is_given_back_before_a_copy_that_says_nothing_of_what_was_there_
 
 
 def test_what_has_run_out_is_not_given_back_and_the_rest_lives_as_long_as_it_was_to(shards: Shards) -> None:
-    """What is given back with a life of 0 would live as long as its session."""
+    """With a life of 0 it would live as long as its session."""
     shards.life_ms = 10_000
     shards.published = {n: SharedCopy(f"a{n}", "ui", COPY, age=n, kind="a") for n in (7, 10, 12)}
     shards.run("a")
@@ -244,7 +244,7 @@ def test_what_redis_knows_to_be_over_is_not_given_back(shards: Shards) -> None:
 
 
 def test_of_a_session_that_is_over_nothing_is_counted(shards: Shards) -> None:
-    """That it has no data any more is no loss."""
+    """It has no data any more, and lacks none."""
     shards.latest, shards.mark = COPY.version + 1, b""
     shards.run("a")
     for doubts in shards.loss_count.pending(Reach(frozenset("a"), True)):
