@@ -452,6 +452,28 @@ def test_workers_do_not_ask_in_step() -> None:
     assert len({worker.times[1] - worker.times[0] for worker in workers}) > 5
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_workers_that_are_forked_do_not_ask_in_step_either() -> None:
+    """The parent asked before, and its children go on from there."""
+    asked = Asked()
+    asked.goes_on(10.5, urgent=False)
+    times = set()
+    for _ in range(6):
+        reading, writing = os.pipe()
+        if (child := os.fork()) == 0:
+            try:
+                asked.goes_on(900, urgent=False)
+                os.write(writing, repr(asked.times[1:2]).encode())
+            finally:
+                os._exit(0)
+        os.close(writing)
+        with os.fdopen(reading) as pipe:
+            times.add(pipe.read())
+        os.waitpid(child, 0)
+    assert len(times) > 3
+    assert "[]" not in times
+
+
 def test_one_question_at_a_time_and_no_request_waits_for_it() -> None:
     """One that hangs is not joined by others, however urgent it is."""
     started, let_go = threading.Event(), threading.Event()

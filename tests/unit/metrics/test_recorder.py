@@ -29,23 +29,6 @@ def recorder() -> Recorder:
     return Recorder()
 
 
-def test_operations_that_differ_in_one_word_are_apart(recorder: Recorder) -> None:
-    """Each combination of name, category, source and outcome has a series of its own, under an Observation."""
-    words = ("load", "all", "primary", "ok")
-    others = [
-        ("save", "all", "primary", "ok"),
-        ("load", "ui", "primary", "ok"),
-        ("load", "all", "replica", "ok"),
-        ("load", "all", "primary", "miss"),
-    ]
-    for name, category, source, outcome in (words, words, *others):
-        recorder.observe(name, category, source, outcome, 0.001)
-    assert {operation: series.count for operation, series in recorder.series().items()} == {
-        Observation(*words): 2,
-        **{Observation(*other): 1 for other in others},
-    }
-
-
 @pytest.mark.parametrize(
     ("milliseconds", "bound"),
     [(-1, 0.01), (0, 0.01), (0.01, 0.01), (0.0101, 0.011), (0.26, 0.26), (7.31, 7.4), (99.5, 100), (1001, 1100),

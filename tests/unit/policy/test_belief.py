@@ -12,7 +12,6 @@ from flask_langpont_session.policy.belief import (
     BELIEFS,
     DEGRADED_VERIFY_MS,
     LOCAL,
-    Belief,
     Sighting,
     Situation,
     is_leased,
@@ -64,12 +63,6 @@ def test_which_source_is_asked_in_each_situation(stores: dict[str, Any], asked: 
     """In this order. No word but the database's counts for a fresh read."""
     at = AT._replace(**stores)
     assert [(belief.source, belief.is_believed) for belief in BELIEFS if belief.is_asked(at)] == asked
-
-
-def test_only_the_word_of_the_database_is_final() -> None:
-    assert [belief.source for belief in BELIEFS if belief.is_believed is None] == [DATABASE]
-    assert {belief.is_believed for belief in BELIEFS} == {*RULES, None}
-    assert not Belief(PRIMARY, None, None, is_leased).is_asked(AT._replace(is_fresh=True))
 
 
 @pytest.mark.parametrize(

@@ -18,12 +18,6 @@ def lose(breakers: Breakers, store: str, way: str, cause: ErrorClass = ErrorClas
     breakers.count()
 
 
-def test_each_store_has_one_for_each_direction(breakers: Breakers) -> None:
-    assert set(breakers.by_access) == {(s, w) for s in (PRIMARY, REPLICA, DATABASE) for w in (READ, WRITE)}
-    assert (breakers.shards, breakers.open, breakers.open_accesses()) == ((ONLY,), 0, frozenset())
-    assert len(breakers.of(PRIMARY)) == 2 and breakers.of("primary:7") == []
-
-
 def test_shards_that_are_found_take_the_place_of_the_whole(breakers: Breakers) -> None:
     assert breakers.arrange(PRIMARY, [":1", ":2"])
     assert breakers.shards == (":1", ":2")

@@ -18,7 +18,6 @@ from flask_langpont_session.policy.levels import (
     Behaviour,
     Kept,
     build_behaviours,
-    level,
 )
 
 ROOT = Path(__file__).parents[3]
@@ -73,25 +72,6 @@ def test_every_behaviour_has_a_colour_on_the_status_page() -> None:
         encoding="utf-8"
     )
     assert set(re.findall(r"\.(\w+) td:last-child[ ,]", css)) == set(Behaviour) - {Behaviour.PRIMARY}
-
-
-@pytest.mark.parametrize(
-    ("reads", "writes", "database", "levels"),
-    [
-        (True, True, True, [0, 0, 0, 0]),
-        (True, True, False, [0, 0, 0, 0]),
-        (True, False, True, [1, 1, 1, 1]),
-        (True, False, False, [1, 1, 1, 1]),
-        (False, True, True, [2, 2, 3, 3]),
-        (False, False, True, [2, 2, 3, 3]),
-        (False, True, False, [4, 4, 4, 4]),
-        (False, False, False, [4, 4, 4, 4]),
-    ],
-)
-def test_the_level_follows_from_four_facts(reads: bool, writes: bool, database: bool, levels: list[int]) -> None:
-    """Exhaustive: every combination of what answers, and how old the outage is."""
-    facts: dict[str, Any] = {"reads": reads, "writes": writes, "database": database, "local_ttl": 1800}
-    assert [level(**facts, outage_age=age) for age in (0.0, 1799.9, 1800.0, 1e9)] == levels
 
 
 @pytest.mark.parametrize("at", [2, "2", "local_cache"])

@@ -48,12 +48,6 @@ def test_the_shorter_life_is_that_of_the_privileged_only(
     assert (life.idle_ms, life.absolute_ms) == (400, 5_000)
 
 
-def test_without_limits_all_live_alike() -> None:
-    life = privileges().life(400, 5_000)
-    assert type(life) is Life
-    assert life.of(ADMIN) is life
-
-
 def test_leases_and_records_go_by_the_shorter_life() -> None:
     """By the longer life the database would be asked all the time, or never in time."""
     life, terms = privileges(idle_ms=100).life(400, 5_000), LeaseTerms(10_000, 10_000)

@@ -189,12 +189,6 @@ def test_what_flask_cannot_store_is_refused_by_name(value: Any) -> None:
         assert caught.value.__context__ is caught.value.__cause__ is None
 
 
-def test_the_error_of_a_value_of_its_own_is_named() -> None:
-    """Not its text, which may quote anything."""
-    with pytest.raises(UnsupportedValue, match=r"type Broken is not supported \(RuntimeError\); docs/flask.md#values "):
-        encode("cart", Broken())
-
-
 def test_a_number_that_python_does_not_read_is_refused() -> None:
     """Flask fails on it, too: when it is set, not when it is read."""
     number = 10**5000

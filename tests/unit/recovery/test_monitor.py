@@ -125,12 +125,6 @@ def threads() -> list[threading.Thread]:
 # -- one round ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_round_looks_at_stores_before_it_says_what_is_lost_and_probes_that(rounds: Rounds) -> None:
-    """Addresses are looked for in between: a probe may lead to the right server."""
-    rounds.monitor.watch()
-    assert rounds.steps == ROUND
-
-
 def test_what_a_look_has_found_to_be_lost_is_probed_in_the_same_round(rounds: Rounds) -> None:
     def lose() -> None:
         for _ in range(3):

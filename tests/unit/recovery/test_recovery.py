@@ -452,18 +452,6 @@ def test_a_user_with_many_rows_keeps_no_other_work_waiting(host: Host) -> None:
     assert host.waiting() == {}
 
 
-def test_a_user_with_many_rows_keeps_no_other_work_waiting_without_redis_either(host: Host) -> None:
-    """Each of two such users goes on where it was."""
-    host.stores.of_user = [f"{number:043}" for number in range(AT_ONCE * BATCH + 1)]
-    for user in ("7", "8"):
-        host.journal.revocations.note_user(user, until_ms=123)
-    for _ in range(2):
-        host.run(redis=False)
-        of_seven = [after for user, *_, after in host.told_about("kill_user_until") if user == "7"]
-    assert of_seven == host.stores.of_user[-2:]
-    assert host.run(redis=False) == []
-
-
 def test_an_interrupted_user_goes_on_where_it_was(host: Host) -> None:
     """Sessions that Redis has not been told of are not left out."""
     host.stores.of_user = [f"{number:043}" for number in range(BATCH + 1)]
@@ -1049,16 +1037,6 @@ def test_of_what_is_still_being_carried_no_copy_is_published(host: Host) -> None
     assert host.waiting() == {"carries": 1, "writes": 1}
 
 
-def test_a_wipe_is_noted_also_behind_what_was_acknowledged_after_it(host: Host) -> None:
-    """I20: it came late. No worker of the host gives back what was there before."""
-    host.write(B, "text", kind="a")
-    host.now -= 1000
-    host.wipe(B, kind="a")
-    host.run()
-    assert [[step.name for step in merge.steps] for merge in host.stores.merges] == [["text", WIPED_FIELD]]
-    assert host.wiped == [(B, "translation", 9)]
-
-
 @pytest.mark.parametrize("left_us", [0, 5])
 def test_the_host_keeps_nothing_of_a_former_id_that_was_given_up(host: Host, left_us: int) -> None:
     """I20: what a worker shared before would be shown in the next outage, and given back to a Redis that lost data."""
@@ -1272,16 +1250,6 @@ def test_what_was_merged_is_shown_to_all_workers(host: Host) -> None:
     copy = CategoryCopy(9, {"text": b"a"})
     assert content(host.memory.category(A, "translation")) == copy
     assert host.journal.overlay(ref(A)).copies == {"translation": copy}
-    assert host.waiting() == {}
-
-
-def test_what_the_copy_of_a_merge_outdates_is_counted(host: Host) -> None:
-    """A value that came meanwhile was made from an older version, and another host has changed its field since: it is
-    not shown any more, and was not merged."""
-    host.stores.meanwhile = lambda: host.write(A, "text", b"2", base=b"1")
-    host.write(A, "input_text")
-    host.run()
-    assert host.losses() == {("merge_conflicts", "written since", "translation"): 1}
     assert host.waiting() == {}
 
 

@@ -205,15 +205,6 @@ def test_what_no_worker_used_within_the_life_of_copies_is_not_given_back(shards:
     assert shards.given == {"a1", "a2", "a7", "b1", "b2"}, "these are as new as they were when the worker was asked"
 
 
-def test_a_wipe_is_given_back_in_place_of_an_older_copy(shards: Shards) -> None:
-    """I25: the server may have fallen back to before it. Where nothing was wiped, there is no wipe."""
-    shards.wiped = {"a1": COPY.version + 2}
-    shards.run("a")
-    [wipe] = [restore for restore in shards.sent if not restore.copy.fields]
-    assert (wipe.digest, wipe.copy, wipe.is_partial) == ("a1", CategoryCopy(COPY.version + 2, {}), False)
-    assert [restore.digest for restore in shards.sent if restore.copy.fields] == ["a2"]
-
-
 def test_a_wipe_is_given_back_before_a_copy_that_says_nothing_of_what_was_there_before(shards: Shards) -> None:
     """As one that another worker has published: by itself it deletes nothing."""
     later = COPY._replace(version=COPY.version + 3, began=COPY.version + 3)

@@ -69,14 +69,65 @@ def overlay(**more: Any) -> Overlay:
 # -- gaps --------------------------------------------------------------------------------------------------------------
 
 
-def test_what_redis_answers_is_known(shown: Shown) -> None:
-    """Data is known at every level, what is there and what is not; also of features that the table would hide
-    without Redis."""
-    for level in (0, 1):
-        shown.by_redis(CategoryCopy(7, {"lang": b'"ja"'}), level=level, name="ui", overlay=overlay())
-        assert not shown.loaded.has_gaps
-        assert not shown.is_unknown("lang") and not shown.is_unknown("theme")
-        assert shown.loaded.of("ui").copy.version == 7
+ONE, TWO = {"input_text": b"1"}, {"input_text": b"2"}
+KEYS = ("input_text", "source_lang", "analysis_result")
+WAITING: dict[str, dict[str, Any]] = {
+    "": {},
+    "values": {"writes": {"input_text": b"2", "source_lang": None}},
+    "a guess": {"writes": TWO, "guesses": frozenset({"input_text"})},
+    "a wipe": {"wiped": True, "writes": {"source_lang": b"2"}, "copies": CategoryCopy(8, ONE)},
+    "an addition": {"deltas": {"usage_count": [("added.1", 2)]}},
+}
+"""What the journal has of the category."""
+
+SIGHTS: dict[str, tuple[str, int, dict[str, bytes] | None, str, dict[str, bytes], list[bool]]] = {
+    "the primary's answer is known": ("Redis", 0, ONE, "", ONE, [False, False, False]),
+    "a replica's, too": ("Redis", 1, ONE, "", ONE, [False, False, False]),
+    "D5: without a copy nothing is known": ("own", 2, None, "", {}, [True, True, True]),
+    "an own copy: what the table hides is unknown": ("own", 2, ONE, "", ONE, [False, False, True]),
+    "a sibling's copy": ("sibling", 2, ONE, "", ONE, [False, False, True]),
+    "D1: at level 3 the table shows nothing": ("own", 3, ONE, "", {}, [True, True, True]),
+    "D1: nor at level 4": ("own", 4, ONE, "", {}, [True, True, True]),
+    "values lie over an answer": ("Redis", 0, {**ONE, "source_lang": b"1"}, "values", TWO, [False, False, False]),
+    "values are this host's own where nothing else is": ("own", 2, None, "values", TWO, [False, False, True]),
+    "a guess gives way to an answer": ("Redis", 0, ONE, "a guess", ONE, [False, False, False]),
+    "a guess is shown where nothing is": ("Redis", 0, {}, "a guess", TWO, [True, False, False]),
+    "a guess without an answer": ("own", 2, None, "a guess", TWO, [True, True, True]),
+    "D10, D17: after a wipe all is known": ("Redis", 0, ONE, "a wipe", {"source_lang": b"2"}, [False, False, False]),
+    "also without an answer": ("own", 2, None, "a wipe", {"source_lang": b"2"}, [False, False, False]),
+    "an addition to what is not known": ("own", 2, None, "an addition", {"usage_count": b"2"}, [True, True, True]),
+}
+
+
+@pytest.mark.parametrize(("by", "level", "there", "waits", "fields", "unknown"), SIGHTS.values(), ids=SIGHTS)
+def test_what_is_shown_and_what_is_unknown(
+    shown: Shown,
+    by: str,
+    level: int,
+    there: dict[str, bytes] | None,
+    waits: str,
+    fields: dict[str, bytes],
+    unknown: list[bool],
+) -> None:
+    """What is made from what is unknown must not replace what is there."""
+    of_category = {name: {"translation": value} for name, value in WAITING[waits].items() if name != "wiped"}
+    waiting = overlay(**of_category, wiped=frozenset({"translation"} if "wiped" in WAITING[waits] else ()))
+    copy = CategoryCopy(7, there or {})
+    if by == "Redis":
+        shown.by_redis(copy, level=level, overlay=waiting)
+        assert shown.loaded.of("translation").copy.fields == ({} if waits == "a wipe" else there)
+    elif by == "own" and there is not None:
+        shown.memory.put_category("d", "translation", known(copy))
+    elif by == "sibling":
+        waiting = replace(waiting, copies={"translation": copy})
+    if by != "Redis":
+        shown.by_host(level=level, overlay=waiting)
+    assert shown.fields() == fields
+    assert [shown.is_unknown(key) for key in KEYS] == unknown
+    assert shown.is_unknown("usage_count") or waits != "an addition"
+    if by != "Redis" and there is None and not waits:
+        gap = shown.loaded.of("translation").gap
+        assert gap and gap.whole
 
 
 def test_what_is_not_there_is_known_to_be_empty_as_of_now(shown: Shown) -> None:
@@ -87,27 +138,6 @@ def test_what_is_not_there_is_known_to_be_empty_as_of_now(shown: Shown) -> None:
     shown.by_host()
     assert shown.loaded.of("translation").copy.version == empty_as_of(NOW_MS)
     assert not shown.is_unknown("input_text")
-
-
-def test_without_redis_and_without_a_copy_nothing_is_known(shown: Shown) -> None:
-    """D5: an evicted copy, a restarted worker, the first request on this host. It is shown as empty and is not."""
-    shown.by_host()
-    assert (shown.fields(), shown.loaded.of("translation").copy.version) == ({}, 0)
-    assert shown.is_unknown("input_text")
-    gap = shown.loaded.of("translation").gap
-    assert gap and gap.whole
-
-
-@pytest.mark.parametrize("source", ["own", "sibling"])
-def test_a_copy_is_known(shown: Shown, source: str) -> None:
-    """Its keys, and that it has no others; what the table hides is unknown all the same."""
-    copy = CategoryCopy(7, {"input_text": b"1", "analysis_result": b"2"})
-    if source == "own":
-        shown.memory.put_category("d", "translation", known(copy))
-    shown.by_host(overlay=overlay(copies={"translation": copy}) if source == "sibling" else NOTHING)
-    assert shown.fields() == {"input_text": b"1"}
-    assert shown.loaded.of("translation").copy.version == 7
-    assert [shown.is_unknown(key) for key in ("input_text", "source_lang", "analysis_result")] == [False, False, True]
 
 
 BY_BEHAVIOUR: dict[Behaviour, dict[str, bytes]] = {
@@ -139,15 +169,6 @@ def test_each_behaviour_shows_the_copy_or_the_default_or_nothing(tmp_path: Path)
         assert shown.fields("ui") == expected, behaviour
 
 
-@pytest.mark.parametrize("level", [3, 4])
-def test_where_the_table_shows_nothing_everything_is_unknown(shown: Shown, level: int) -> None:
-    """D1: what is made from that must not replace what is there."""
-    shown.memory.put_category("d", "translation", known(CategoryCopy(7, {"input_text": b"1"})))
-    shown.by_host(level=level)
-    assert shown.fields() == {}
-    assert shown.is_unknown("input_text")
-
-
 def test_a_default_takes_the_place_of_no_value_that_waits(shown: Shown) -> None:
     """A request of this outage has set it, and the next one shows it."""
     shown.memory.put_category("d", "ui", known(CategoryCopy(7, {"lang": b'"ja"'})))
@@ -168,16 +189,6 @@ def test_a_default_is_no_data(shown: Shown) -> None:
 # -- what waits --------------------------------------------------------------------------------------------------------
 
 
-def test_what_waits_is_laid_over_what_redis_answers(shown: Shown) -> None:
-    """Values and deletions as they are; beneath stays what Redis has."""
-    waiting = overlay(writes={"translation": {"input_text": b"2", "source_lang": None}})
-    there = {"input_text": b"1", "source_lang": b"1", "target_lang": b"1"}
-    shown.by_redis(CategoryCopy(7, there), overlay=waiting)
-    assert shown.fields() == {"input_text": b"2", "target_lang": b"1"}
-    assert shown.loaded.of("translation").copy.fields == there
-    assert not any(map(shown.is_unknown, there))
-
-
 def test_what_is_read_again_replaces_all_that_was_read_before(shown: Shown) -> None:
     """Changes that waited at the first read were merged in between: nothing of the first read remains."""
     waiting = overlay(writes={"translation": {"input_text": b"2"}}, guesses={"translation": frozenset({"input_text"})})
@@ -185,51 +196,6 @@ def test_what_is_read_again_replaces_all_that_was_read_before(shown: Shown) -> N
     assert shown.is_unknown("input_text")
     shown.by_redis(CategoryCopy(8, {"input_text": b"2"}))
     assert shown.loaded.of("translation") == CategoryState.of(CategoryCopy(8, {"input_text": b"2"}, began=8), "primary")
-
-
-@pytest.mark.parametrize("answered", [True, False])
-def test_what_waits_and_was_known_is_known(shown: Shown, answered: bool) -> None:
-    """The value is known also where nothing else is: it is this host's own."""
-    waiting = overlay(writes={"translation": {"input_text": b"2", "source_lang": None}})
-    if answered:
-        shown.by_redis(CategoryCopy(7, {}), overlay=waiting)
-    else:
-        shown.by_host(overlay=waiting)
-    assert shown.fields() == {"input_text": b"2"}
-    keys = ("input_text", "source_lang", "target_lang")
-    assert [shown.is_unknown(key) for key in keys] == [False, False, not answered]
-
-
-@pytest.mark.parametrize(
-    ("there", "value", "unknown"), [({"input_text": b"1"}, b"1", False), ({}, b"2", True), (None, b"2", True)]
-)
-def test_a_guess_is_shown_where_nothing_is(
-    shown: Shown, there: dict[str, bytes] | None, value: bytes, unknown: bool
-) -> None:
-    """Once Redis answers, what it has counts; until it is merged the guess is still one."""
-    guess = overlay(writes={"translation": {"input_text": b"2"}}, guesses={"translation": frozenset({"input_text"})})
-    if there is None:
-        shown.by_host(overlay=guess)
-    else:
-        shown.by_redis(CategoryCopy(7, there), overlay=guess)
-    assert shown.fields() == {"input_text": value}
-    assert shown.is_unknown("input_text") is unknown
-
-
-@pytest.mark.parametrize("answered", [True, False])
-def test_after_a_wipe_everything_is_known(shown: Shown, answered: bool) -> None:
-    """D10, D17: nothing of before is shown, whatever a store or a copy has; what was written then is."""
-    wiped = overlay(
-        wiped=frozenset({"translation"}),
-        writes={"translation": {"source_lang": b"2"}},
-        copies={"translation": CategoryCopy(8, {"input_text": b"1"})},
-    )
-    if answered:
-        shown.by_redis(CategoryCopy(7, {"input_text": b"1"}), overlay=wiped)
-    else:
-        shown.by_host(overlay=wiped)
-    assert shown.fields() == {"source_lang": b"2"}
-    assert not any(map(shown.is_unknown, ("input_text", "source_lang", "analysis_result")))
 
 
 @pytest.mark.parametrize("source", ["Redis", "copy of this worker", "copy of the host"])
@@ -259,13 +225,6 @@ def test_an_addition_that_redis_has_counted_is_not_added_once_more(
         shown.loaded = Loaded(Verdict.ANONYMOUS)
         shown.by_host(overlay=waiting)
     assert shown.fields() == {"usage_count": shown_as}
-
-
-def test_additions_to_what_is_not_known_are_shown_and_known_to_be_a_part(shown: Shown) -> None:
-    """The sum is this host's own part of it, and what is made from it is made without knowing."""
-    shown.by_host(overlay=overlay(deltas={"translation": {"usage_count": [("added.1", 2)]}}))
-    assert shown.fields() == {"usage_count": b"2"}
-    assert shown.is_unknown("usage_count")
 
 
 # -- own writes --------------------------------------------------------------------------------------------------------

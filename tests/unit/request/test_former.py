@@ -41,16 +41,6 @@ def state(mark: bytes = b"", version: int = 0, **shown: bytes) -> CategoryState:
     return CategoryState.of(CategoryCopy(version, shown, mark), "primary")
 
 
-def test_nothing_is_said_of_what_lies_where_it_belongs(table: CategoryTable) -> None:
-    categories = {
-        "auth": state(user_id=b"7", _authenticated_at=b"1"),
-        "ui": state(theme=b"1"),
-        "data": state(cart=b"1"),
-    }
-    assert former_in(table, categories) is None
-    assert Loaded(Verdict.VALID, categories).former is None
-
-
 @pytest.mark.parametrize(
     ("ui", "data", "counts"),
     [

@@ -259,13 +259,6 @@ def test_a_wipe_is_kept_at_every_level(desk: Desk, level: int) -> None:
     assert desk.kept()[0].operation is Operation.WIPE
 
 
-@pytest.mark.parametrize("level", range(5))
-def test_the_shadow_of_a_user_is_kept_like_a_visitor(desk: Desk, level: int) -> None:
-    """Its auth keys are plain data."""
-    assert desk.keep(level, sets("daily_limit"), "auth", kind="u", shadow=True) is (level <= 2)
-    assert [(entry.kind, entry.shadow) for entry in desk.kept()] == ([("a", True)] if level <= 2 else [])
-
-
 def test_that_nothing_is_stored_under_a_new_id_is_known_as_of_before_any_write(desk: Desk) -> None:
     """Redis' clock is known but for the time that its last answer took. In that time another worker may write under the
     id, of which the browser has just been told."""

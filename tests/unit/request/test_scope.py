@@ -80,14 +80,6 @@ def test_each_wait_is_the_smaller_of_its_own_and_what_is_left(request_: Request)
     assert request_.waits == [0.2, 0.15, 0.05]
 
 
-def test_failures_cost_as_well(request_: Request) -> None:
-    """A store that timed out has used up what the next one may wait."""
-    with pytest.raises(StoreError):
-        request_.ask(takes=0.2, fails=ErrorClass.UNREACHABLE, timed_out=True)
-    request_.ask(DATABASE, timeout=0.25)
-    assert request_.waits == [0.2, 0.1]
-
-
 def test_the_journal_leaves_time_for_the_stores(request_: Request) -> None:
     """A session of which a busy journal cannot say in time what waits is asked for elsewhere; I12 as for any wait."""
     request_.scope.note(request_.call("journal", takes=0.9), share=1 / 3)

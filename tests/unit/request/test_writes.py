@@ -69,14 +69,6 @@ def test_data_of_a_visitor_goes_to_redis_alone(stage: Stage, visitor: SessionId)
     assert stage.database.told == []
 
 
-def test_a_key_of_auth_is_a_change_of_the_row(stage: Stage, user: SessionId) -> None:
-    loaded = loaded_user(stage, user)
-    plan = stage.plan(user, user, loaded=loaded, changes={"auth": changed(daily_limit=b"5")})
-    stage.repository.saves.save(plan, stage.begin())
-    assert stage.database.rows[user.digest].payload["daily_limit"] == b"5"
-    assert stage.redis.told[-1] == ("write", user.digest, "alive", [], 2)
-
-
 @pytest.mark.parametrize("lost", [1, 7])
 @pytest.mark.parametrize("grants", [True, False])
 def test_a_change_that_lost_races_is_made_on_the_last_winner(

@@ -424,22 +424,6 @@ def test_what_may_not_be_known_as_a_whole_is_brought_by_the_journal(session: Ses
     assert list(session.work.carries) == ["ui"]
 
 
-def test_without_another_id_nothing_is_brought(session: Session, repository: Repository, maker: Maker) -> None:
-    repository.scope.level = 1
-    restart(session.work, None, ["ui"])
-    assert (session.work.carries, maker.minted) == ((), [])
-    assert maker.forgotten == 1
-
-
-def test_an_anonymous_shadow_stays_one(maker: Maker, repository: Repository) -> None:
-    sid = repository.has(maker.sid("u", "u"), ui={"lang": "ja"})
-    repository.verdicts[sid.digest] = Verdict.DEAD
-    session = maker.session(sid)
-    session.work.load()
-    restart(session.work, None, [])
-    assert session.work.load().verdict is Verdict.DEAD
-
-
 def test_a_session_that_cannot_be_verified_is_granted_nothing(maker: Maker, repository: Repository) -> None:
     """The database takes writes again, and has not been asked by this request."""
     sid = repository.has(maker.sid("u", "u"), **USER)

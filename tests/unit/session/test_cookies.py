@@ -47,15 +47,6 @@ def test_ids_are_256_random_bits_of_the_secrets_module(signer: CookieSigner, mon
     assert asked == [32]
 
 
-def test_a_key_that_was_rotated_out_still_verifies_until_it_is_removed() -> None:
-    """Sessions survive a rotation once, and die when the old key is dropped."""
-    value = CookieSigner([OLD_KEY]).dump(mint(CookieSigner([OLD_KEY])))
-    rotated = CookieSigner([KEY, OLD_KEY]).load([value])
-    assert rotated is not None
-    assert rotated.secret == OLD_KEY.encode()
-    assert CookieSigner([KEY]).load([value]) is None
-
-
 def test_the_csrf_token_outlives_a_rotation_and_belongs_to_one_session(signer: CookieSigner) -> None:
     """It derives from the key that verified the cookie and from nothing but the id."""
     old = CookieSigner([OLD_KEY])
@@ -108,23 +99,6 @@ def test_known_answers() -> None:
     assert KNOWN.csrf_token() == "6fd1f9c305c86b89346fc31dcff0a6b3d76a8104d4bfd232fa5fcbfba9c2a8f4"
     assert KNOWN.csrf_token(shadow=True) == "92f8bcdecb6d30ae8d6deb212b7df035ab6bf69567fabfc59b38459be5e2e275"
     assert CookieSigner([OLD_KEY]).load([value]) is None  # the newest key signed it
-
-
-def test_known_answers_are_what_the_words_say() -> None:
-    """HMAC-SHA-256 by a key derived with the salt; SHA-256 of prefix and id; HMAC-SHA-256 of a word and the id."""
-    name = text(mac(KEY.encode(), "flask-langpont-session.key"))[:6]
-    assert CookieSigner([KEY, OLD_KEY]).dump(KNOWN) == signed(f"{SID}.up.6b49d200.{name}")
-    assert KNOWN.digest == text(hashlib.sha256(b"flask-langpont-session\0" + SID.encode()).digest())
-    assert KNOWN.csrf_token() == mac(KEY.encode(), f"csrf{SID}").hex()
-    assert KNOWN.csrf_token(shadow=True) == mac(KEY.encode(), f"csrf-shadow{SID}").hex()
-
-
-def test_the_newest_key_makes_what_is_new() -> None:
-    """Signature and token of a new id; an older key only verifies."""
-    signer = CookieSigner([KEY, OLD_KEY])
-    made = mint(signer)
-    assert made.secret == KEY.encode()
-    assert CookieSigner([KEY]).load([signer.dump(made)]) == made
 
 
 def test_only_so_many_good_cookies_are_remembered(signer: CookieSigner) -> None:

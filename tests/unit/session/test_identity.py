@@ -23,34 +23,11 @@ def identity() -> Identity:
     return Identity(CAME)
 
 
-def test_every_state_can_be_reached_and_left() -> None:
-    """Every state can be reached from the one that a request begins in."""
-    reached = {IdState.KEPT}
-    for _ in IdState:
-        reached |= {after for (before, _), after in TRANSITIONS.items() if before in reached}
-    assert reached == set(IdState)
-    assert {before for (before, _), after in TRANSITIONS.items() if after is not before} == set(IdState)
-
-
 def test_a_signed_out_session_is_never_kept_again_but_by_a_save() -> None:
     """The id that came does not come back to life in this request, whatever else happens."""
     out = {IdState.ENDED, IdState.REPLACED}
     back = {event for (before, event), after in TRANSITIONS.items() if before in out and after not in out}
     assert back == {Event.MOVE}
-
-
-def test_only_a_new_id_is_renamed_and_moved_to() -> None:
-    assert {before for before, event in TRANSITIONS if event is Event.RENAME} == {IdState.MINTED}
-    assert {before for before, event in TRANSITIONS if event is Event.MOVE} == {
-        IdState.MINTED,
-        IdState.ENDED,
-        IdState.REPLACED,
-    }
-
-
-@pytest.mark.parametrize("event", [Event.MINT, Event.END, Event.DROP, Event.SAVE], ids=lambda event: event.value)
-def test_these_can_always_happen(event: Event) -> None:
-    assert {before for before, happened in TRANSITIONS if happened is event} == set(IdState)
 
 
 HAPPEN: Mapping[Event, Callable[[Identity], None]] = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -69,14 +68,6 @@ def test_how_late_it_is_by_the_database_is_known_from_what_it_said(clock: Clock)
     assert memory.ended.database_clock.latest_ms() == 74_000
 
 
-def test_what_the_database_said_comes_back(memory: Memory) -> None:
-    """A row has the moment of its confirmation, and the number of the change by which this worker made it so."""
-    memory.put_auth(ROW, 10.0, change=5)
-    assert memory.auth("d") == LocalAuth(ROW, 10.0, 5)
-    memory.put_auth(ROW, 10.001)
-    assert memory.auth("d") == LocalAuth(ROW, 10.001)
-
-
 @pytest.mark.parametrize(
     ("version", "confirmed_at", "replaced"),
     [(2, 99.0, False), (3, 9.0, False), (3, 11.0, True), (4, 9.0, True)],
@@ -100,16 +91,6 @@ def test_a_row_that_says_something_new_is_kept_at_once(memory: Memory, change: d
 
 
 # Categories
-
-
-def test_the_same_copy_is_not_copied_again(memory: Memory) -> None:
-    """Putting what is kept already changes nothing; other fields under the same version do."""
-    memory.put_category("d", "ui", known(COPY))
-    kept = memory.category("d", "ui")
-    memory.put_category("d", "ui", known(CategoryCopy(4, dict(COPY.fields))))
-    assert memory.category("d", "ui") is kept
-    memory.put_category("d", "ui", known(CategoryCopy(4, {**COPY.fields, "text": b'"b"'})))
-    assert content(memory.category("d", "ui")) == CategoryCopy(4, {"text": b'"b"', "lang": b'"jp"'})
 
 
 @pytest.mark.parametrize("asked_at", [9.0, 10.0, 11.0])
@@ -622,37 +603,7 @@ def test_i30_a_copy_is_as_old_as_its_last_confirmation(
     assert [copy.age for copy in memory.held()] == ([800] if is_known else [])
 
 
-def test_more_of_the_dead_are_remembered_than_of_the_living(clock: Clock) -> None:
-    """They are small: one for 640 bytes of memory, and no more."""
-    memory = Memory(20 * 640, clock=clock)
-    for number in range(21):
-        memory.kill(str(number))
-    assert [number for number in range(21) if not memory.ended.is_dead(str(number))] == [0]
-
-
 # Threads and forks
-
-
-def test_many_threads_at_once(clock: Clock) -> None:
-    """Threads that put, read, patch, list, kill and let time pass never fail and never revive the dead."""
-    memory = Memory(100_000, 5, clock=clock)
-
-    def work(seed: int) -> None:
-        for step in range(300):
-            digest = str((seed * 7 + step) % 40)
-            memory.put_auth(replace(ROW, digest=digest, version=step), step)
-            memory.put_category(digest, "ui", known(CategoryCopy(step, {"n": b"1"})))
-            wrote(memory, digest, "ui", step, step + 1, n=b"2")
-            if step % 10 == 0:
-                memory.kill(f"dead{step % 50}")
-                memory.put_auth(replace(ROW, digest=f"dead{step % 50}"), 0)
-                assert memory.auth(f"dead{step % 50}") is None
-                memory.live_categories()
-            clock.now += 0.01
-
-    with ThreadPoolExecutor(8) as threads:
-        list(threads.map(work, range(8)))
-    assert len(memory.live_categories()) <= 40
 
 
 def test_a_forked_child_begins_with_nothing(memory: Memory) -> None:

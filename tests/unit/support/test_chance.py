@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from concurrent.futures import ThreadPoolExecutor
 
 from flask_langpont_session.stores.redis.commands import new_write_id
 from flask_langpont_session.support.chance import CHANCE
@@ -18,15 +17,6 @@ def test_an_application_that_seeds_makes_no_two_writes_the_same() -> None:
         return new_write_id()
 
     assert len({seeded() for _ in range(100)}) == 100
-
-
-def test_what_the_package_draws_leaves_the_applications_numbers_alone() -> None:
-    """A program that has seeded `random` gets its own sequence, whatever threads draw beside it."""
-    random.seed(1)
-    before = random.getstate()
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(lambda _: (new_write_id(), CHANCE.uniform(0, 1)), range(100)))
-    assert random.getstate() == before
 
 
 def test_a_forked_child_draws_other_numbers() -> None:

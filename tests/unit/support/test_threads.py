@@ -43,15 +43,6 @@ def make_thread() -> Iterator[Callable[..., PeriodicThread]]:
     end_all(made, PATIENCE)
 
 
-def test_a_daemon_runs_with_its_arguments_under_its_name() -> None:
-    """It keeps no process alive."""
-    seen: list[object] = []
-    thread = start_daemon("a name", lambda *given: seen.append((threading.current_thread().name, *given)), 1, "two")
-    assert thread is not None and thread.daemon
-    thread.join(PATIENCE)
-    assert seen == [("a name", 1, "two")]
-
-
 def test_a_system_without_threads_starts_nothing(monkeypatch: pytest.MonkeyPatch, make_thread: MakeThread) -> None:
     """The caller decides what that means. What works again and again is started by the next request."""
 

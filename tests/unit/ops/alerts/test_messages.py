@@ -146,17 +146,6 @@ def test_a_test_message_is_marked() -> None:
     assert (attributes["alert"], attributes["severity"]) == ("test", "emergency")
 
 
-def test_values_are_in_no_key_and_no_subject() -> None:
-    """Two measurements of one incident are one incident for every receiver."""
-    messages = []
-    for limit in (51.7, 99.9):
-        measured = msgspec.structs.replace(INCIDENT, details={"ms": limit})
-        messages.append(compose(NOTICE._replace(incident=measured), SENDER))
-    assert messages[0].subject == messages[1].subject
-    assert messages[0].attributes == messages[1].attributes
-    assert messages[0].body != messages[1].body
-
-
 @pytest.mark.parametrize("name", [alert.name for alert in ALERTS])
 def test_every_subject_fits(name: str) -> None:
     """Nothing of the title is cut off with the usual names."""

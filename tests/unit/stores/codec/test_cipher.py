@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flask_langpont_session.exceptions import UnreadableValue
-from flask_langpont_session.stores.codec.cipher import OVERHEAD, Cipher
+from flask_langpont_session.stores.codec.cipher import Cipher
 from flask_langpont_session.stores.codec.keys import key_id
 
 NEW, OLD, STRANGE = bytes(range(200, 232)), bytes(range(100, 132)), bytes(range(60, 92))
@@ -45,14 +45,6 @@ def test_it_is_what_the_page_says() -> None:
     associated = sealed[:3] + f"{DIGEST}\0ui\x007\0lang".encode()
     assert sealed[:1] == b"\xa1" and sealed[1:3] == key_id(NEW)
     assert AESGCM(of_session).decrypt(sealed[3:15], sealed[15:], associated) == TEXT
-
-
-@given(texts, texts.map(lambda text: text.replace("\0", "")), texts, st.binary(max_size=200), st.integers(0, 2**63))
-def test_every_value_comes_back(digest: str, category: str, field: str, value: bytes, version: int) -> None:
-    """Every value comes back whatever it is, and is longer by the same number of bytes."""
-    sealed = cipher.seal(digest, category, field, value, version)
-    assert cipher.open(digest, category, field, sealed, version) == value
-    assert len(sealed) == len(value) + OVERHEAD
 
 
 @pytest.mark.parametrize(
@@ -109,13 +101,6 @@ def test_what_is_cut_off_is_refused() -> None:
         cipher.open(*PLACE, sealed + b"\0")
     with pytest.raises(UnreadableValue, match="not encrypted"):
         cipher.open(*PLACE, TEXT)
-
-
-@given(st.binary(max_size=80) | st.binary(max_size=80).map((b"\xa1" + key_id(NEW)).__add__))
-def test_noise_is_refused(noise: bytes) -> None:
-    """It never opens, and nothing else is raised."""
-    with pytest.raises(UnreadableValue):
-        cipher.open(*PLACE, noise)
 
 
 def test_keys_are_exchanged_without_a_loss() -> None:

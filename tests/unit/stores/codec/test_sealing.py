@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from flask_langpont_session.policy.serializer import decode, encode, is_readable
 from tests.support.clock import Clock
-from tests.support.codecs import OTHER_KEY, sealing
+from tests.support.codecs import sealing
 
 DIGEST, ANOTHER = "h" * 43, "i" * 43
 PLACE = DIGEST, "ui", "lang"
@@ -76,13 +76,6 @@ def test_what_cannot_be_opened_is_a_damaged_value(stored: bytes) -> None:
 def test_nothing_that_a_store_has_is_read_as_plain(stored: bytes) -> None:
     """Nothing in the place of a sealed value is read as plain, whatever it is."""
     assert not is_readable(ours.value_from_store(*PLACE, stored))
-
-
-def test_a_value_sealed_by_another_key_is_damaged() -> None:
-    """The value is damaged, as after a key was taken out of the list too early."""
-    assert ours.is_damaged(
-        sealing("ui").value_from_store(*PLACE, sealing("ui", key=OTHER_KEY).value_to_store(*PLACE, TEXT))
-    )
 
 
 def test_other_categories_are_plain() -> None:

@@ -620,17 +620,6 @@ def test_each_shard_has_an_outage_of_its_own_age() -> None:
     assert [health.snapshot(shard).level for shard in (":1", ":2")] == [3, 2]
 
 
-def test_shards_that_are_found_take_over_the_outage() -> None:
-    """An outage of the whole goes on as one of each shard, and a shard that is new was not lost."""
-    health = Health([PRIMARY, DATABASE])
-    lose(health, PRIMARY)
-    health.arrange(PRIMARY, SHARDS)
-    assert health.lost_shards == SHARDS
-    health.arrange(PRIMARY, (*SHARDS, ":4"))
-    assert health.lost_shards == SHARDS
-    lose(health, "primary:9")  # which was left meanwhile
-
-
 def test_a_request_goes_to_two_shards_with_one_budget() -> None:
     """A sign-in has to do with the old session and the new one."""
     now = [0.0]
