@@ -54,9 +54,7 @@ def seen(age: int = 0, *, trusted_for: int = NOW, min_version: int = 0, **row: A
         ),
         ({"primary": False, "database": False}, [(LOCAL, survives_everything_down)]),
         ({"is_fresh": True}, [(DATABASE, None)]),
-        ({"is_fresh": True, "primary": False}, [(DATABASE, None)]),
         ({"is_fresh": True, "database": False}, []),
-        ({"is_fresh": True, "primary": False, "database": False}, []),
     ],
 )
 def test_which_source_is_asked_in_each_situation(stores: dict[str, Any], asked: Sequence[tuple[str, Any]]) -> None:

@@ -34,16 +34,8 @@ def table() -> CategoryTable:
         ("identity.id", "authentication", "auth"),
         ("_state_google_abc", "sign_in_steps", "auth"),
         ("github_oauth_token", "oauth_tokens", "auth"),
-        ("oidc_auth_token", "oauth_tokens", "auth"),
-        ("github_oauth_state", "sign_in_steps", "auth"),
-        ("user", "authentication", "auth"),
-        ("csrf_token", "csrf_protection", "auth"),
         ("input_text", "translation_state", "translation"),
-        ("translation_engine", "engine_selection", "translation"),
-        ("usage_count", "usage_tracking", "translation"),
         ("lang", "language_preference", "ui"),
-        ("_flashes", "flash_messages", "ui"),
-        ("fs_cc", "csrf_cookie", "ui"),
         ("cart", "other", "data"),
         ("identity_card", "other", "data"),
     ],
@@ -131,28 +123,6 @@ def test_patterns_match_names_and_both_ends() -> None:
     assert "next" in patterns
     assert "nextpage" not in patterns
     assert "x" not in KeyPatterns([])
-
-
-def test_priorities_of_the_mission_are_the_defaults(table: CategoryTable) -> None:
-    """Priorities of the source document, name by name."""
-    assert {f.name: f.priority for f in table.features.values()} == {
-        "authentication": Priority.CRITICAL,
-        "csrf_protection": Priority.CRITICAL,
-        "session_security": Priority.CRITICAL,
-        "oauth_tokens": Priority.CRITICAL,
-        "sign_in_steps": Priority.CRITICAL,
-        "translation_state": Priority.HIGH,
-        "engine_selection": Priority.HIGH,
-        "usage_tracking": Priority.HIGH,
-        "language_preference": Priority.MEDIUM,
-        "ui_settings": Priority.MEDIUM,
-        "flash_messages": Priority.HIGH,
-        "csrf_cookie": Priority.HIGH,
-        "other": Priority.HIGH,
-        "statistics": Priority.MEDIUM,
-        "analysis_cache": Priority.LOW,
-        "temporary_data": Priority.LOW,
-    }
 
 
 # -- what is laid over the table ---------------------------------------------------------------------------------------

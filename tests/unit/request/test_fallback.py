@@ -78,7 +78,7 @@ WAITING: dict[str, dict[str, Any]] = {
     "a wipe": {"wiped": True, "writes": {"source_lang": b"2"}, "copies": CategoryCopy(8, ONE)},
     "an addition": {"deltas": {"usage_count": [("added.1", 2)]}},
 }
-"""What the journal has of the category."""
+"""The entries of the category that wait in the journal."""
 
 SIGHTS: dict[str, tuple[str, int, dict[str, bytes] | None, str, dict[str, bytes], list[bool]]] = {
     "the primary's answer is known": ("Redis", 0, ONE, "", ONE, [False, False, False]),

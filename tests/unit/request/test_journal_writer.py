@@ -147,19 +147,6 @@ def test_what_a_worker_has_made_is_up_to_date_until_another_one_tries(
     assert broken.row_changing("d") is None
 
 
-def test_of_two_changes_the_later_one_counts_whichever_is_noted_first(
-    hosts: tuple[JournalWriter, JournalWriter, JournalWriter],
-) -> None:
-    """The second one has read what the first has made; that the first is slow to say when does not matter."""
-    one, other, _ = hosts
-    first = one.row_changing("d")
-    second = other.row_changing("d")
-    other.row_changed("d", second)
-    one.row_changed("d", first)
-    assert not one.is_up_to_date(LocalAuth(ROW, NOW - 1, first))
-    assert other.is_up_to_date(LocalAuth(ROW, NOW - 1, second))
-
-
 # -- what the level keeps ----------------------------------------------------------------------------------------------
 
 DIGEST, OTHER = digest_of("d"), digest_of("e")

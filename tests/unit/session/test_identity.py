@@ -52,88 +52,63 @@ def test_what_is_not_in_the_table_is_refused(identity: Identity, before: IdState
             HAPPEN[event](identity)
 
 
-def test_a_sign_in(identity: Identity) -> None:
-    """Another id, whose data begins anew; after the save it is as if the request had come with it."""
-    identity.restart(("ui",), wipes=False)
-    identity.mint(NEW)
-    assert (identity.state, identity.target, identity.carries) == (IdState.MINTED, NEW, ("ui",))
-    assert identity.signs_in
-    assert not identity.must_end
-    identity.mark_saved()
-    identity.move()
-    assert (identity.state, identity.target, identity.came_with, identity.carries) == (IdState.KEPT, NEW, CAME, ())
-    assert not identity.is_restarted
+Call = Callable[[Identity], object]
 
 
-def test_a_new_id_for_the_same_session(identity: Identity) -> None:
-    """The row goes along, until it is saved."""
-    identity.restart((), wipes=False)
-    identity.mint(NEW)
-    identity.rename(ROW)
-    assert (identity.state, identity.renamed_row) == (IdState.RENAMED, ROW)
-    identity.mark_saved()
-    assert (identity.state, identity.renamed_row, identity.target) == (IdState.MINTED, None, NEW)
+def restart(*carries: str, wipes: bool = False) -> Call:
+    return lambda identity: identity.restart(carries, wipes=wipes)
 
 
-def test_a_sign_out_leaves_no_id(identity: Identity) -> None:
-    identity.end(is_over=False)
-    identity.restart((), wipes=True)
-    assert (identity.state, identity.target) == (IdState.ENDED, None)
-    assert (identity.must_end, identity.must_wipe) == (True, True)
-    identity.mark_saved()
-    identity.move()
-    assert (identity.state, identity.target, identity.was_signed_out) == (IdState.KEPT, None, True)
-    assert not identity.must_end
+def mint(sid: SessionId) -> Call:
+    return lambda identity: identity.mint(sid)
 
 
-def test_a_sign_out_that_keeps_data_leaves_an_anonymous_id(identity: Identity) -> None:
-    identity.end(is_over=False)
-    identity.restart((), wipes=False)
-    identity.mint(OTHER)
-    assert (identity.state, identity.target, identity.must_end) == (IdState.REPLACED, OTHER, True)
+def end(is_over: bool) -> Call:
+    return lambda identity: identity.end(is_over=is_over)
 
 
-def test_a_sign_in_after_a_sign_out_that_is_refused_leaves_it_signed_out(identity: Identity) -> None:
-    """Nothing is saved, but the id that came does not come back in this request."""
-    identity.end(is_over=False)
-    identity.restart((), wipes=True)
-    identity.restart((), wipes=False)
-    identity.mint(NEW)
-    identity.drop_all()
-    assert (identity.state, identity.target) == (IdState.ENDED, None)
+SIGN_IN: list[Call] = [restart("ui"), mint(NEW)]
+RENEWAL: list[Call] = [restart(), mint(NEW), lambda identity: identity.rename(ROW)]
+SIGN_OUT: list[Call] = [end(is_over=False), restart(wipes=True)]
+SAVED: list[Call] = [Identity.mark_saved, Identity.move]
+
+STORIES: dict[str, tuple[list[Call], dict[str, object]]] = {
+    "a sign-in is another id, whose data begins anew": (
+        SIGN_IN, {"state": IdState.MINTED, "target": NEW, "carries": ("ui",), "signs_in": True, "must_end": False}),
+    "after the save it is as if the request had come with it": (
+        [*SIGN_IN, *SAVED],
+        {"state": IdState.KEPT, "target": NEW, "came_with": CAME, "carries": (), "is_restarted": False}),
+    "a refused sign-in goes on with what came": (
+        [*SIGN_IN, Identity.drop_all], {"state": IdState.KEPT, "target": CAME, "carries": (), "is_restarted": False}),
+    "the row goes along to a new id of the same session": (RENEWAL, {"state": IdState.RENAMED, "renamed_row": ROW}),
+    "until it is saved": (
+        [*RENEWAL, Identity.mark_saved], {"state": IdState.MINTED, "renamed_row": None, "target": NEW}),
+    "a sign-out leaves no id": (
+        SIGN_OUT, {"state": IdState.ENDED, "target": None, "must_end": True, "must_wipe": True}),
+    "after the save there is none": (
+        [*SIGN_OUT, *SAVED], {"state": IdState.KEPT, "target": None, "was_signed_out": True, "must_end": False}),
+    "a sign-out that keeps data leaves an anonymous id": (
+        [end(is_over=False), restart(), mint(OTHER)],
+        {"state": IdState.REPLACED, "target": OTHER, "must_end": True}),
+    "a refused sign-in after a sign-out leaves it signed out": (
+        [*SIGN_OUT, restart(), mint(NEW), Identity.drop_all], {"state": IdState.ENDED, "target": None}),
+    "a session that is over already keeps its id, with an empty shadow, and is ended by the save": (
+        [end(is_over=True), restart(wipes=True)],
+        {"state": IdState.KEPT, "target": CAME, "must_end": True, "must_wipe": True}),
+    "a session that ended meanwhile is what came, also when it was stored under another id before": (
+        [restart(), mint(NEW), *SAVED, restart(), mint(OTHER), Identity.go_back],
+        {"state": IdState.KEPT, "target": NEW, "has_moved": False, "came_with": None}),
+    "an old session that was taken over came with its new id": (
+        [lambda identity: identity.stand_in(NEW)],
+        {"state": IdState.KEPT, "target": NEW, "has_moved": True, "came_with": NEW}),
+}  # fmt: skip
 
 
-def test_a_refused_sign_in_goes_on_with_what_came(identity: Identity) -> None:
-    identity.restart(("ui",), wipes=False)
-    identity.mint(NEW)
-    identity.drop_all()
-    assert (identity.state, identity.target, identity.carries) == (IdState.KEPT, CAME, ())
-    assert not identity.is_restarted
-
-
-def test_a_session_that_is_over_already_keeps_its_id(identity: Identity) -> None:
-    """Its anonymous shadow is emptied; the save ends the session all the same."""
-    identity.end(is_over=True)
-    identity.restart((), wipes=True)
-    assert (identity.state, identity.target, identity.must_end, identity.must_wipe) == (IdState.KEPT, CAME, True, True)
-
-
-def test_a_session_that_ended_meanwhile_is_what_came(identity: Identity) -> None:
-    """The cookie is the one that came, also when the session was stored under another id before."""
-    identity.restart((), wipes=False)
-    identity.mint(NEW)
-    identity.mark_saved()
-    identity.move()
-    identity.restart((), wipes=False)
-    identity.mint(OTHER)
-    identity.go_back()
-    assert (identity.state, identity.target) == (IdState.KEPT, NEW)
-    assert (identity.has_moved, identity.came_with) == (False, None)
-
-
-def test_an_old_session_that_was_taken_over_came_with_its_new_id(identity: Identity) -> None:
-    identity.stand_in(NEW)
-    assert (identity.state, identity.target, identity.has_moved, identity.came_with) == (IdState.KEPT, NEW, True, NEW)
+@pytest.mark.parametrize(("calls", "facts"), STORIES.values(), ids=STORIES)
+def test_the_id_after_a_story(identity: Identity, calls: list[Call], facts: dict[str, object]) -> None:
+    for call in calls:
+        call(identity)
+    assert {name: getattr(identity, name) for name in facts} == facts
 
 
 def test_the_docs_draw_the_table() -> None:

@@ -9,8 +9,6 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 
 import pytest
 
@@ -200,32 +198,6 @@ def test_an_idle_thread_holds_nothing_of_its_last_call() -> None:
     bulkhead = Bulkhead(1, "test")
     answer = weakref.ref(bulkhead.call(Answer, LONG))
     wait_until(lambda: answer() is None, "the end of the answer")
-
-
-def test_never_more_calls_at_a_time_than_slots() -> None:
-    """Under more callers than slots every call runs once or is refused, and answers are never mixed up."""
-    bulkhead = Bulkhead(3, "test")
-    running, most, lock = [0], [0], threading.Lock()
-
-    def work(number: int) -> int:
-        with lock:
-            running[0] += 1
-            most[0] = max(most[0], running[0])
-        time.sleep(0.0001)
-        with lock:
-            running[0] -= 1
-        return number
-
-    def call(start: int) -> None:
-        for number in range(start, start + 100):
-            with suppress(NoFreeSlot):
-                assert bulkhead.call(lambda number=number: work(number), LONG) == number  # type: ignore[misc]
-
-    with ThreadPoolExecutor(8) as callers:
-        list(callers.map(call, range(0, 8000, 1000)))
-    assert most[0] <= 3
-    assert bulkhead.busy == 0
-    assert bulkhead.call(lambda: "well", LONG) == "well"
 
 
 def test_a_system_without_threads_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
