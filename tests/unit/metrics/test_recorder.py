@@ -31,7 +31,7 @@ def recorder() -> Recorder:
 
 @pytest.mark.parametrize(
     ("milliseconds", "bound"),
-    [(-1, 0.01), (0, 0.01), (0.01, 0.01), (0.0101, 0.011), (7.31, 7.4), (99.5, 100), 
+    [(-1, 0.01), (0, 0.01), (0.01, 0.01), (0.0101, 0.011), (7.31, 7.4), (99.5, 100),
      (99_001, 100_000), (10**9, 1e8), (float("inf"), 1e8)],
 )  # fmt: skip
 def test_a_duration_is_rounded_up_to_two_digits(recorder: Recorder, milliseconds: float, bound: float) -> None:

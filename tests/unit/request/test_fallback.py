@@ -109,7 +109,7 @@ def test_what_is_shown_and_what_is_unknown(
     fields: dict[str, bytes],
     unknown: list[bool],
 ) -> None:
-    """What is made from what is unknown must not replace what is there."""
+    """A change that was made without knowing must not replace what is there."""
     of_category = {name: {"translation": value} for name, value in WAITING[waits].items() if name != "wiped"}
     waiting = overlay(**of_category, wiped=frozenset({"translation"} if "wiped" in WAITING[waits] else ()))
     copy = CategoryCopy(7, there or {})
