@@ -82,6 +82,16 @@ def worker(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
     worker.journal.close()
 
 
+def test_all_that_it_has_confirmed_is_looked_at_after_a_suspicion(worker: Worker) -> None:
+    """In parts, as far as the time goes."""
+    worker.living = {*ENDED[1:]}
+    worker.delivered.suspect()
+    assert not worker.run(2)
+    assert (worker.asked, worker.waiting()) == ([2, 2], ENDED[1:4])
+    assert worker.run(100)
+    assert (worker.asked, worker.waiting(), worker.told_again) == ([2, 2, 1], ENDED[1:], 4)
+
+
 def test_what_it_did_not_answer_is_asked_again(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     worker.living = {*ENDED}
     worker.delivered.suspect()
