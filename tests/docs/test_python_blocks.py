@@ -26,9 +26,6 @@ from flask_langpont_session.testing import configure
 from tests.integration.conftest import close
 
 from .pages import PAGES, ROOT, blocks_of
-from .shop import (
-    SHOP,
-)
 
 GIVEN = """
 from flask_langpont_session import LangPontSession
@@ -39,6 +36,21 @@ def charge(order):
 user_id, digest = "7", "A" * 43
 """
 """What the pages speak of without saying where it is from; and `app`."""
+
+SHOP = """
+from flask import Flask, session
+from flask_langpont_session import LangPontSession
+
+def create_app(config):
+    app = Flask("shop")
+    app.config.update(config)
+    LangPontSession(app)
+    app.get("/profile")(lambda: str(session.get("_user_id")))
+    return app
+
+app = create_app({"TESTING": True, "SECRET_KEY": "a key for tests"})
+"""
+"""The application that the pages on tests and on the move test."""
 
 ENVIRONMENT = {"ENVIRONMENT": "production", "AWS_DEFAULT_REGION": "ap-northeast-1"}
 
@@ -134,6 +146,18 @@ def test_a_how_to_fits_into_the_shop_of_the_tutorial(
     close(app)
 
 
+OF_LIBRARIES = {"_fresh", "last_authenticated", "identity.*", "oidc_auth_token", "*_oauth_token"}
+
+
+def test_the_page_on_keys_has_every_name_with_a_meaning(app: Flask) -> None:
+    """The page has each key that is a user or a right with ``PRESET="application"``, and no other."""
+    app.config["LANGPONT_SESSION_PRESET"] = "application"
+    settings = load_settings(app)
+    section = (ROOT / "docs" / "keys.md").read_text(encoding="utf-8").partition("## Names with a meaning")[2]
+    named = set(re.findall(r"`([a-z_]+)`", section.partition("\n## ")[0]))
+    assert named == {*settings.user_keys, *settings.privilege_keys} - OF_LIBRARIES
+
+
 OF_OTHERS = {"PROMETHEUS_MULTIPROC_DIR", "WTF_CSRF_SECRET_KEY"}
 
 
@@ -201,21 +225,6 @@ def test_an_application_at_the_top_of_a_module_is_imported_where_the_environment
     assert done.stdout == "7\n", done.stderr
     done = configured(tmp_path)
     assert (done.stdout, "ConfigError" in done.stderr) == ("", True)
-
-
-def test_the_environment_of_the_page_on_deployment_is_a_configuration(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Every variable is a setting, and nothing is missing."""
-    page = (ROOT / "docs" / "how-to" / "deploy.md").read_text(encoding="utf-8")
-    variables = dict(re.findall(r"^(FLASK_\w+)=(.+)$", page, re.MULTILINE))
-    assert len(variables) == 6
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value.replace("/var/lib/shop", str(tmp_path)))
-    app = Flask("shop", instance_path=str(tmp_path))
-    app.config.from_prefixed_env()
-    settings = load_settings(app)
-    assert (settings.journal, app.config["SESSION_COOKIE_SECURE"]) == (str(tmp_path / "journal.sqlite3"), True)
 
 
 def test_few_blocks_are_not_run() -> None:
