@@ -150,9 +150,9 @@ ENCRYPTED: Mapping[str, Any] = {
     "ENCRYPTED_CATEGORIES": ["auth", "ui"],  # the other one has counters
 }
 
-ENCRYPTED_TOO = frozenset({"test_change_of_id", "test_emptied", "test_near_cache"})
-"""Modules whose tests run a second time with encryption: copies of sealed values go on under other ids, are given back,
-and are believed. What users get is the same."""
+ENCRYPTED_TOO = frozenset({"test_near_cache"})
+"""Modules whose tests run a second time with encryption: copies of sealed values are believed. What users get is the
+same."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -32,7 +32,7 @@ THREE = tuple(
 PART = 997
 """One of so many cases of three requests is tried. A prime, so that it meets every group, from any beginning."""
 
-PART_OF_TWO = 11
+PART_OF_TWO = 19
 """One of so many cases of two requests is tried, which meets every way to overlap from every beginning."""
 
 WORKERS = 2
@@ -58,7 +58,7 @@ def nothing_is_broken(workers: list[Flask], primary: Valkey, wanted: Iterable[Ca
 
 def part_of_two(beginning: str) -> Iterable[Case]:
     """Return schedules of two requests: another part of them for each beginning."""
-    first = list(BEGINNINGS).index(beginning)
+    first = 3 * list(BEGINNINGS).index(beginning)
     return itertools.islice(cases([beginning], TWO), first, None, PART_OF_TWO)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from flask import Flask, render_template_string, request, session
-from flask_login import login_user, logout_user
+from flask_login import login_user
 from flask_wtf import CSRFProtect, FlaskForm
 from wtforms import StringField
 
@@ -63,17 +63,6 @@ def with_forms(app: Flask) -> Flask:
         else:
             session["_user_id"] = "7"
         return render_template_string(PAGE, form=Form()) + f"<!-- {early} -->"
-
-    @app.post("/leave")
-    def leave() -> str:
-        logout_user()
-        session.pop("lang")
-        return ""
-
-    @app.post("/sign-out")
-    def sign_out() -> str:
-        logout_user()
-        return render_template_string(PAGE, form=Form())
 
     return app
 

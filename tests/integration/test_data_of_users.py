@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import pytest
-from flask import Flask, flash, get_flashed_messages, jsonify, redirect, session
+from flask import Flask, session
 
 from devservers.processes import wait_until
 from devservers.servers import Valkey
 from flask_langpont_session.testing import switched_off
 
 from .behind import digest, key, stored
-from .conftest import MakeApp, cookie_of, parts
+from .conftest import MakeApp, cookie_of
 from .counting import wait_for_monitors
 
 CART = ["tea", "milk"]
@@ -37,15 +36,6 @@ def with_pages(app: Flask) -> Flask:
         session["cart"] = CART
         session.permanent = True
         return "remembered"
-
-    @app.post("/order")
-    def order() -> Any:
-        flash("Thank you")
-        return redirect("/messages")
-
-    @app.get("/messages")
-    def messages() -> Any:
-        return jsonify(get_flashed_messages())
 
     return app
 
@@ -124,22 +114,3 @@ def test_what_waited_or_was_given_back_lives_as_long_as_its_session(
         assert client.get("/who").json["user"] == "7"  # the database has it
     wait_until(lambda: stored(primary, "data", cookie) == expected, "the cart")
     assert life - 60_000 < life_ms(primary, cookie) <= life
-
-
-# -- settings that name ui ---------------------------------------------------------------------------------------------
-
-
-def test_a_list_that_names_ui_counts_for_data(make_app: MakeApp, caplog: pytest.LogCaptureFixture) -> None:
-    """A list that names ``ui`` counts for ``data``, because these keys belonged to it; that is said once, and not
-    where both are named."""
-    keys = {"ENCRYPTION_KEYS": [bytes(range(200, 232)).hex()]}
-    with caplog.at_level(logging.INFO):
-        settings = parts(make_app(ENCRYPTED_CATEGORIES=["ui"], **keys)).settings
-    assert settings.sealed_categories == {"ui", "data"}
-    [record] = [record for record in caplog.records if "'data'" in record.getMessage()]
-    assert record.getMessage().startswith("LANGPONT_SESSION_ENCRYPTED_CATEGORIES: ")
-    caplog.clear()
-    with caplog.at_level(logging.INFO):
-        both = parts(make_app(ENCRYPTED_CATEGORIES=["ui", "data"], **keys)).settings
-    assert both.sealed_categories == settings.sealed_categories
-    assert "'data'" not in caplog.text

@@ -139,22 +139,6 @@ def test_an_application_that_is_closed_before_its_first_request_starts_nothing(m
     langpont.close(app)
 
 
-def test_a_closed_application_may_be_closed_again_and_asked(make: Make) -> None:
-    """Connections come back with the next request, and go with the application."""
-    others = threads()
-    app = make()
-    use(app)
-    langpont = app.session_interface
-    assert isinstance(langpont, LangPontSession)
-    with app.app_context():
-        langpont.close()
-    langpont.close(app)
-    assert app.test_client().post("/login/8").status_code == 200
-    del app
-    gc.collect()
-    wait_until(lambda: threads() <= others, "all threads ended")
-
-
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_forked_child_drops_its_own(make: Make) -> None:
     """A child drops its application without the parent's connections, threads and files, as a worker of gunicorn

@@ -168,16 +168,6 @@ def test_the_remember_cookie_signs_in_from_a_dead_session(app: Flask) -> None:
     assert who(browser(app, client.cookie)) is None
 
 
-def test_a_logout_takes_the_remember_cookie_away(app: Flask) -> None:
-    """Both cookies are deleted, and the next page is a visitor's."""
-    client = signed_in(app, remember=True)
-    response = client.post("/out")
-    assert cookie_of(response) == ""
-    assert cookie_of(response, REMEMBER) == ""
-    assert client.get_cookie(REMEMBER) is None
-    assert who(client) is None
-
-
 SIGN_OUTS: dict[str, Callable[[], object]] = {
     "clear()": lambda: session.clear(),
     "sign_out()": lambda: session.sign_out(),  # type: ignore[attr-defined]

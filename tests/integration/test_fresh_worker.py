@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -20,8 +18,6 @@ from devservers.servers import Postgres
 from . import fresh_worker
 from .behind import emptied
 from .conftest import MakeApp, parts
-
-BUSY = "while True: sum(range(10000))"
 
 
 @contextmanager
@@ -42,18 +38,6 @@ def away(how: str) -> Iterator[str]:
         yield f"redis://127.0.0.1:{port}/0"
 
 
-@contextmanager
-def busy_machine(processes: int) -> Iterator[None]:
-    """Other processes that compute all the time."""
-    started = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(processes)]
-    try:
-        yield
-    finally:
-        for process in started:
-            process.kill()
-            process.wait()
-
-
 @pytest.mark.parametrize("how", ["refuses", "accepts nothing", "hangs"])
 def test_its_first_requests_know_their_users(make_app: MakeApp, postgres: Postgres, tmp_path: Path, how: str) -> None:
     """Users are not taken for visitors, and sign-ins work, whatever the state of Redis, as the database is well."""
@@ -64,7 +48,7 @@ def test_its_first_requests_know_their_users(make_app: MakeApp, postgres: Postgr
         answer = app.test_client().post(f"/login/{user}")
         cookies.append(answer.headers["Set-Cookie"].partition(";")[0])
     parts(app).close()
-    with away(how) as address, busy_machine(2):
+    with away(how) as address:
         settings = {
             "SECRET_KEY": app.config["SECRET_KEY"],
             "LANGPONT_SESSION_REDIS_URL": address,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from flask import Flask, jsonify, request, session
+from flask import Flask, session
 
 from flask_langpont_session.testing import switched_off
 
@@ -27,36 +27,10 @@ def make_app(make_app: MakeApp) -> MakeApp:
 def app(make_app: MakeApp) -> Flask:
     app = make_app()
 
-    @app.post("/inside/<key>")
-    def inside(key: str) -> Any:
-        """Changes the dict; with ``?again``, assigns it again, as applications do that know Flask's session."""
-        value = session[key]
-        value.update(request.get_json())
-        if "again" in request.args:
-            session[key] = value
-        return jsonify(value)
-
     @app.post("/new-id")
     def new_id() -> str:
         session.regenerate()  # type: ignore[attr-defined]
         return "regenerated"
-
-    @app.post("/make-inside")
-    def make_inside() -> str:
-        session.setdefault("user", {}).update(request.get_json())
-        return "made"
-
-    @app.post("/one-after-the-other/<key>")
-    def one_after_the_other(key: str) -> str:
-        for value in request.get_json():
-            session[key] = value
-        return "assigned"
-
-    @app.post("/assign-and-change")
-    def assign_and_change() -> str:
-        session["user"] = value = dict(ALICE)
-        value.update(request.get_json())
-        return "changed"
 
     return app
 

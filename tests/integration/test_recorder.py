@@ -108,21 +108,6 @@ def test_payloads_are_measured_by_category(app: Flask) -> None:
     assert amounts[Measure("payload", "translation")] == {len('input_text"x"'): 1}
 
 
-def test_waits_for_a_connection_are_measured_where_there_was_none(app: Flask) -> None:
-    """A request that finds the connection of an earlier one does not wait."""
-    client = browser(app)
-
-    def waits_for_a_request() -> int:
-        before = sum(parts(app).recorder.amounts().get(Measure("pool_wait", "primary"), {}).values())
-        client.post("/set", json={"theme": "dark"})
-        return sum(parts(app).recorder.amounts()[Measure("pool_wait", "primary")].values()) - before
-
-    client.post("/set", json={"theme": "dark"})
-    with parts(app).monitor.paused():
-        parts(app).backend.primary.forget_connections()
-        assert (waits_for_a_request(), waits_for_a_request()) == (1, 0)
-
-
 # -- outages -----------------------------------------------------------------------------------------------------------
 
 

@@ -22,11 +22,6 @@ def app(make_app: MakeApp) -> Flask:
         session.setdefault("identity.provides", []).append(right)
         return session["identity.provides"]
 
-    @app.post("/principal")
-    def principal() -> str:
-        session["identity.id"], session["identity.auth_type"] = "alice", None
-        return "signed in"
-
     return app
 
 

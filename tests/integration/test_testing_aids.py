@@ -38,14 +38,6 @@ def user(app: Flask) -> Any:
     return browser
 
 
-def test_a_page_can_be_tested_without_redis(app: Flask, user: Any) -> None:
-    """The store runs; requests of this application find it down, from the first to the last in the block."""
-    with switched_off(app, "primary"):
-        for _ in range(3):
-            assert user.get("/who").json == {"user": "7", "level": 2, "lang": None}
-    assert user.get("/who").json == {"user": "7", "level": 0, "lang": "jp"}
-
-
 def test_the_level_stays_while_the_block_is_open(app: Flask, user: Any) -> None:
     """The monitor does not find the healthy server behind the test's back."""
     with switched_off(app, "primary"):

@@ -64,7 +64,7 @@ def test_the_numbers_are_those_of_the_protocol() -> None:
 @pytest.mark.parametrize("number", NUMBERS)
 def test_it_is_tested_on_real_servers(number: str) -> None:
     """Some test on real servers names the number; of a rule of the code (S), a unit test may."""
-    folders = ("integration", "browser", "data", "topologies", *(("unit/*",) if number.startswith("S") else ()))
+    folders = ("integration", "browser", "data", "topologies", *(("unit/**",) if number.startswith("S") else ()))
     assert any(are_about(test.replace("_", " "), number) for test in what_tests_say(*folders))
 
 

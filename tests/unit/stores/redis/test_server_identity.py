@@ -84,7 +84,7 @@ HISTORIES: dict[str, tuple[ServerRecord | None, tuple[Step, ...], tuple[int, int
 def test_since_when_a_server_is_trusted(
     known: ServerRecord | None, steps: tuple[Step, ...], expected: tuple[int, int, int]
 ) -> None:
-    """The moment by its clock, the number of incidents, and of losses that a canary showed."""
+    """S5, S9: the moment by its clock, the number of incidents, and of losses that a canary showed."""
     incidents: list[None] = []
     identity, losses = ServerIdentity(lambda: incidents.append(None), HostMemory(known)), 0
     for step in steps:
