@@ -12,7 +12,7 @@ from flask_langpont_session.policy.changes import CategoryChange
 from flask_langpont_session.policy.copies import CategoryCopy, Change, RecordRef, SharedCopy
 from flask_langpont_session.policy.rows import AuthRow
 from flask_langpont_session.stores.memory.ended import DEAD, DatabaseClock, Ended
-from flask_langpont_session.stores.memory.memory import LARGEST_SHARE, LocalAuth, Memory
+from flask_langpont_session.stores.memory.memory import IN_USE, LARGEST_SHARE, LocalAuth, Memory
 from flask_langpont_session.stores.redis.lane import Copy, Lane
 from flask_langpont_session.stores.redis.records import Written
 from flask_langpont_session.stores.redis.server_identity import Server
@@ -453,11 +453,11 @@ def test_sessions_in_use_that_had_to_go_are_counted(clock: Clock) -> None:
     memory = Memory(ROOM, clock=clock)
     for digest in ("a", "b"):
         memory.put_category(digest, "ui", known(COPY))
-    clock.now += 61
+    clock.now += IN_USE + 1
     fill(memory)
     alone = memory.forgotten
     assert 30 <= memory.sessions <= 61
-    assert 60 <= alone <= 90  # of 120; the two were not in use any more
+    assert alone == 120 - memory.sessions  # the two were not in use any more
     fill(memory, used="other 1")
     assert memory.forgotten > alone
 

@@ -181,6 +181,41 @@ def test_i33_what_the_journal_does_not_take_is_held_until_both_stores_have_it(
     assert queue.pending() == []
 
 
+def test_i33_what_each_store_has_is_known_without_room_for_it(journal: Journal) -> None:
+    """One store after the other; from then on the entry waits for nothing."""
+    queue = journal.revocations
+    queue.note("d")
+    with full(journal):
+        queue.mark_done("d", in_database=True)
+        queue.mark_done("d", in_redis=True)
+        [entry] = queue.pending()
+        assert (entry.in_database, entry.in_redis) == (True, True)
+    queue.write_held()
+    assert queue.pending() == []
+
+
+def test_i33_a_revocation_that_may_be_in_the_file_is_not_held(journal: Journal) -> None:
+    """It is there, and may be lost with the machine only: another process may have told the stores by now."""
+
+    def fail(*arguments: object, **options: object) -> None:
+        raise StoreError("journal", ErrorClass.UNREACHABLE, "SQLITE_IOERR", sent=True)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(journal.file, "transaction", fail)
+        with pytest.raises(StoreError):
+            journal.revocations.note("d")
+    assert not journal.revocations.has_held
+
+
+def test_i34_only_delivered_revocations_are_told_again(journal: Journal) -> None:
+    """Another worker may have been faster, and the stores have got them from it by now."""
+    journal.revocations.note_delivered("d", "e")
+    journal.revocations.keep_delivered()
+    assert journal.revocations.tell_again(["d"]) == 1
+    assert journal.revocations.tell_again(["d", "e"]) == 1
+    assert [entry.digest for entry in journal.revocations.pending()] == ["d", "e"]
+
+
 @pytest.mark.parametrize(
     ("notes", "kept"),
     [
