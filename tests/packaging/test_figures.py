@@ -61,6 +61,12 @@ def test_classes_stay_small() -> None:
     assert large == {}
 
 
+def test_imports_are_not_deep() -> None:
+    """Of a chain of modules, each of which imports the next, a reader has 14 before them at most."""
+    found = figures.import_depth()
+    assert int(found.value) <= 14, found.where
+
+
 def test_functions_stay_short() -> None:
     """A function has at most 40 lines, without head and docstring."""
     long = {
