@@ -13,6 +13,7 @@ import struct
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from ...support.files import beside, open_private
@@ -26,16 +27,15 @@ _MARGIN_US = 2 * _NOTED_EVERY_US
 """The time that was told may be so much later than the one that is noted."""
 
 
+since_start = partial(time.clock_gettime, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+"""Returns the seconds since the host was started, those included for which it slept."""
+
+
 def start_of_host() -> bytes:
     """Return what names the present start of the host; empty where the system does not say it."""
     with suppress(OSError, ValueError):
         return bytes.fromhex(Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", ""))
     return b""
-
-
-def since_start() -> float:
-    """Return the seconds since the host was started, those included for which it slept."""
-    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 class HostClock:
