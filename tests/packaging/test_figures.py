@@ -62,7 +62,7 @@ def test_classes_stay_small() -> None:
 
 
 def test_imports_are_not_deep() -> None:
-    """Of a chain of modules, each of which imports the next, a reader has 14 before them at most."""
+    """The longest chain of modules, each of which imports the next, has 14 of them at most."""
     found = figures.import_depth()
     assert int(found.value) <= 14, found.where
 
