@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -240,6 +241,26 @@ def test_a_loss_that_is_noticed_while_the_others_are_asked_is_not_over(
     one.go_on()
     assert set(one.lacks) == BOTH
     monkeypatch.undo()
+    other.looks("2")
+    one.go_on()
+    assert not one.lacks
+
+
+def test_a_loss_that_is_being_noticed_is_not_over(make: Callable[[], Worker]) -> None:
+    """Another thread has nothing left to give back, and goes on at the moment at which the loss has no name yet."""
+    one, other = make().looks(), make().looks()
+    threads: list[threading.Thread] = []
+
+    def incident() -> None:
+        one.begin("", 1000)
+        threads.append(threading.Thread(target=one.go_on))
+        threads[0].start()
+        threads[0].join(0.1)  # it waits until the loss has a name
+
+    one.incident = incident
+    one.finds("2")
+    threads[0].join()
+    assert set(one.lacks) == BOTH
     other.looks("2")
     one.go_on()
     assert not one.lacks

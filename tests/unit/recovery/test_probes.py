@@ -165,6 +165,15 @@ def place() -> Place:
     return place
 
 
+def test_all_stores_get_a_canary_once_in_an_interval(place: Place) -> None:
+    """The database, which may take its time, comes last."""
+    place.clock.now += INTERVAL - 1
+    assert place.round() == []
+    place.clock.now += 1
+    asked = place.round()
+    assert (len(asked), asked[-1]) == (3, DATABASE)
+
+
 @pytest.mark.parametrize(
     ("reason", "asked"),
     [

@@ -283,6 +283,15 @@ def test_a_database_that_was_too_busy_for_this_request_still_is(
     assert load(user, scope, LIFE).verdict is verdict
 
 
+def test_fresh_takes_no_journal_for_the_database(
+    stage: Stage, user: SessionId, keep_journal_busy: Callable[..., None]
+) -> None:
+    stage.redis.has(a_row(user.digest))
+    stage.lose(DATABASE)
+    keep_journal_busy(1)
+    assert stage.load(user, fresh=True).verdict is Verdict.UNVERIFIABLE
+
+
 def test_a_damaged_record_is_quarantined_and_counted(stage: Stage, visitor: SessionId) -> None:
     stage.redis.damaged = ["ui"]
     stage.load(visitor)

@@ -92,3 +92,12 @@ def test_what_cannot_be_shared_is_told_by_each_process_for_itself(path: Path) ->
 def test_the_system_names_its_start_and_says_how_long_it_was(tmp_path: Path) -> None:
     assert len(start_of_host()) in (0, 16)
     assert 0 < since_start() <= since_start()
+
+
+def test_it_is_shown_as_the_wall_clock_has_it(machine: Machine) -> None:
+    """The clock shows the time of the wall clock, which an operator compares with a watch."""
+    clock = machine.clock()
+    at_ms = int(clock() * 1000)
+    machine.passes(7)
+    machine.wall += 3_600
+    assert machine.wall * 1000 - clock.shown(at_ms) == pytest.approx(7_000, abs=2)

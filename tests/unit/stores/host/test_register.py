@@ -303,6 +303,15 @@ def test_what_had_to_be_forgotten_leaves_a_mark(path: Path, monkeypatch: pytest.
     assert is_wipe or not one.is_wiped_since("d5", "ui", 0)
 
 
+def test_the_mark_of_what_was_forgotten_never_falls(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that is late to note what it read has an older version, which is the next to be forgotten."""
+    monkeypatch.setattr(register, "BUCKETS", 1)
+    one = Register(path, wall=lambda: 0.0)
+    for number in (2, 3, 4, 5, 6, 7, 8, 9, 1, 10):  # 2, 3 and 1 are forgotten, in this order
+        one.note_version(f"d{number}", "ui", number * MS)
+    assert one.is_outdated("d2", "ui", 2 * MS)
+
+
 def test_what_two_workers_forget_at_once_leaves_the_higher_mark(worker: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both found the same place, and one of them wrote there first: it has what the other one displaces."""
     monkeypatch.setattr(register, "BUCKETS", 1)

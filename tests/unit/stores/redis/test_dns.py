@@ -188,6 +188,23 @@ def test_a_name_of_a_server_that_is_gone_is_forgotten(resolver: Resolver, clock:
     assert len(resolver.askers) == 3
 
 
+def test_a_resolver_that_breaks_is_asked_again(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+    """A resolver is asked again whatever it raised."""
+
+    def broken(*arguments: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(socket, "getaddrinfo", broken)
+    names = DnsCache(clock=clock)
+    with pytest.raises(OSError):
+        ask(names)
+    resolver = Resolver()
+    resolver.answers["redis.test"] = ["10.0.0.1"]
+    monkeypatch.setattr(socket, "getaddrinfo", resolver)
+    clock.now += module.PAUSE
+    assert ask(names) == at("10.0.0.1")
+
+
 def test_what_is_no_name_at_all_is_an_error_of_the_same_kind() -> None:
     """Python's codec for host names refuses some before any resolver is asked."""
     with pytest.raises(OSError, match="not a host name"):

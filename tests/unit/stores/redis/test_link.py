@@ -178,6 +178,14 @@ def test_the_wait_for_a_connection_comes_out_of_the_same_time(
     assert server.deadlines == [pytest.approx(until)]
 
 
+@pytest.mark.parametrize(("timeout", "until"), [(Wait(0.1, 0.15), 1000.15), (Wait(0.1, 9.0), 1000.2), (1.0, 1001.0)])
+def test_a_new_connection_has_the_time_to_connect(link: Link, server: Server, timeout: float, until: float) -> None:
+    """A request: so much, or what it has left of its time; all else: as much as for an answer, if that is more."""
+    server.says = [b"PONG"]
+    link.run([PING], timeout)
+    assert server.connected_until == [pytest.approx(until)]
+
+
 @pytest.mark.parametrize(("passed", "is_tried_again"), [(0.0, True), (1.19, True), (1.196, False)])
 def test_another_server_is_looked_for_while_there_is_time(
     link: Link, server: Server, clock: Clock, monkeypatch: pytest.MonkeyPatch, passed: float, is_tried_again: bool
