@@ -22,6 +22,7 @@ from ..policy.categories import (
     Priority,
 )
 from ..policy.levels import LEVELS, LOSING, Behaviour
+from ..policy.presets import PRESETS
 from ..support.logs import fields
 from .checks import PREFIX
 from .settings import Settings
@@ -105,7 +106,9 @@ def identity_advice(key: str) -> str:
     if name in _NAMES_A_USER:
         return f"If it names the signed-in user, add it to {PREFIX}USER_KEYS: no row in the database stands behind it. "
     if name in _GIVES_A_RIGHT:
-        return f"If it gives a right, add it to {PREFIX}PRIVILEGE_KEYS: no row in the database stands behind it. "
+        preset = f", or set {PREFIX}PRESET to 'application'" if key in PRESETS["application"].privilege_keys else ""
+        add = f"add it to {PREFIX}PRIVILEGE_KEYS{preset}"
+        return f"If it gives a right, {add}: no row in the database stands behind it. "
     return ""
 
 

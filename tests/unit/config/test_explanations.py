@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flask_langpont_session.config.explanations import key_lines, table_lines, what_users_get
+from flask_langpont_session.config.explanations import identity_advice, key_lines, table_lines, what_users_get
 from flask_langpont_session.policy.categories import Priority
 from flask_langpont_session.policy.presets import DEFAULT_CATEGORIES
 from tests.support.fakes import settings_in
@@ -54,6 +54,12 @@ def test_a_key_that_is_not_stored_as_others_is_told_in_a_line(tmp_path: Path, ke
 def test_what_a_key_means(tmp_path: Path, key: str, meaning: str) -> None:
     [line] = [line for line in said_of(tmp_path, key) if line.startswith("meaning")]
     assert line.split(maxsplit=1)[1].startswith(meaning)
+
+
+def test_a_right_of_the_other_preset_is_told_of_it(tmp_path: Path) -> None:
+    """The default table is that of a translation site: names that are rights in any other lead to that preset."""
+    assert "PRESET to 'application'" in identity_advice("is_admin") and "PRESET" not in identity_advice("admin")
+    assert "a right: every change of it" in "".join(said_of(tmp_path, "is_admin", PRESET="application"))
 
 
 def test_a_key_of_data_is_told_for_each_level_and_with_the_line_that_changes_it(tmp_path: Path) -> None:
