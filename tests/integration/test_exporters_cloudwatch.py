@@ -69,7 +69,10 @@ def aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
 
 @pytest.fixture
 def moto(moto_url: str, aws: pytest.MonkeyPatch) -> str:
-    """The address of an empty CloudWatch, at which boto3 looks for the real one."""
+    """The address of an empty CloudWatch, at which boto3 looks for the real one. On a busy machine it may take seconds
+    for an answer, after which figures would be dropped, and a process that ends not wait for it."""
+    aws.setattr(cloudwatch, "_WAIT", LONG)
+    aws.setattr(threads, "EXIT_WAIT", 2 * LONG)
     urllib.request.urlopen(urllib.request.Request(f"{moto_url}/moto-api/reset", method="POST")).close()
     aws.setenv("AWS_ENDPOINT_URL", moto_url)
     return moto_url
