@@ -58,6 +58,11 @@ LANES = 8
 MOST_CONNECTIONS = 65_000
 """Of one node of ElastiCache."""
 
+TLS, APPENDED = 1.5, 1.2
+"""Times the processor time of Redis: of everything with TLS (1.3 to 1.8), and of writes with an append-only file
+(``appendfsync everysec``; 1.0 to 1.7). Single commands on 1 KB, five runs of each beside those without; Redis 8.0.2,
+and of the file Valkey, too."""
+
 HOURS = 730
 """Of a month."""
 
@@ -181,7 +186,9 @@ class Plan:
         read = kinds["read"] * (1 - demand.hits) + kinds["read again, near cache"] * demand.hits
         self.cost = (read + kinds["write"] * demand.writes) * demand.requests
         #: Cores of Redis: rows that the database has confirmed or made are written there, too.
-        self.server_cores = (self.cost.server + (self.reads + self.commits) * kinds["write"].server) / 1e6
+        writes = demand.writes * demand.requests + self.reads + self.commits
+        self.write_cores = writes * kinds["write"].server / 1e6
+        self.server_cores = self.write_cores + read.server * demand.requests / 1e6
         asked = [self.reads * self.measured.read[n] + self.commits * self.measured.commit[n] for n in (0, 1)]
         self.database_cores, self.client_cores = asked[0] / 1e6, (self.cost.client + asked[1]) / 1e6
         self.bytes_each = self.measured.memory + self.measured.index
@@ -216,6 +223,8 @@ class Plan:
             f"shards of `{demand.node}`": f"{self.shards}: {asks}",
             "sessions per shard": f"{demand.sessions / self.shards:,.0f}",
             "processor of Redis": f"{self.server_cores:.2f} cores in all",
+            "the same with TLS": f"{self.server_cores * TLS:.2f} cores",
+            "the same with an append-only file": f"{self.server_cores + self.write_cores * (APPENDED - 1):.2f} cores",
             "processor of the workers, for sessions": f"{self.client_cores:.1f} cores in all",
             "network, in all": f"{cost.bytes_in * 8 / 1e6:,.0f} Mbit/s to Redis, {cost.bytes_out * 8 / 1e6:,.0f} "
             "Mbit/s from it",
