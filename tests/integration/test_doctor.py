@@ -751,6 +751,20 @@ def test_hosts_that_are_gone(make: Make, server: Valkey, tmp_path: Path) -> None
     assert outcome(app, "hosts")[0] == "ok"
 
 
+def test_a_host_with_another_prefix(make: Make, primary: Valkey, tmp_path: Path) -> None:
+    """It tells its configuration elsewhere, but the sessions that it makes are in the same database."""
+    app, other = (
+        make(REDIS_URL=primary.url),
+        make(REDIS_URL=primary.url, KEY_PREFIX="p", JOURNAL=str(tmp_path / "other")),
+    )
+    for each, found in ((app, "ok"), (other, "warning")):
+        add_views(each)
+        each.test_client().post("/login/7")
+        parts(each).monitor.tick()
+        assert outcome(app, "hosts")[0] == found
+    assert "1 sessions of the database that changed today are not in this Redis" in outcome(app, "hosts")[1]
+
+
 def test_keys_that_no_feature_names(make: Make, primary: Valkey) -> None:
     """They are listed by name, without a value; one whose name looks like a right's is asked about."""
     app = make(REDIS_URL=primary.url, SESSION_COOKIE_NAME="session", SESSION_COOKIE_SECURE=False)

@@ -25,23 +25,18 @@ _UNREACHABLE = {
 }
 _LEVELS = ((1, table.LEVEL_REPLICA), (2, table.LEVEL_FALLBACK), (4, table.LEVEL_MINIMAL))
 
-WITHOUT_STATE = (
-    events.data_lost,
-    events.database_went_back,
-    events.server_changed,
-    events.journal_failed,
-    events.changes_given_up,
+_EVENTS = (
+    (events.data_lost, events.DataLost, table.DATA_LOST, "store"),
+    (events.database_went_back, events.DatabaseWentBack, table.DATABASE_WENT_BACK, "commits"),
+    (events.server_changed, events.ServerChanged, table.SERVER_CHANGED, "store"),
+    (events.journal_failed, events.JournalFailed, table.JOURNAL_FAILED, "cause"),
+    (events.changes_given_up, events.ChangesGivenUp, table.CHANGES_GIVEN_UP, "cause"),
 )
-"""Signals of what is over when it is noticed; nothing but the event itself tells of it."""
-
-_HAPPENED: Mapping[type, tuple[table.Alert, str]] = {
-    events.DataLost: (table.DATA_LOST, "store"),
-    events.DatabaseWentBack: (table.DATABASE_WENT_BACK, "commits"),
-    events.ServerChanged: (table.SERVER_CHANGED, "store"),
-    events.JournalFailed: (table.JOURNAL_FAILED, "cause"),
-    events.ChangesGivenUp: (table.CHANGES_GIVEN_UP, "cause"),
-}
+_HAPPENED: Mapping[type, tuple[table.Alert, str]] = {kind: (alert, detail) for _, kind, alert, detail in _EVENTS}
 """Event → its alert, and the detail that is told."""
+
+WITHOUT_STATE = tuple(signal for signal, *_ in _EVENTS)
+"""Signals of what is over when it is noticed; nothing but the event itself tells of it."""
 
 
 Remarks = Callable[[float], Iterable[tuple[str, Cause]]]

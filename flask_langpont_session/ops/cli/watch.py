@@ -19,7 +19,6 @@ from ...extension import state_of
 from ...policy.levels import LEVELS
 from ..diagnosis.findings import Unknown
 from ..diagnosis.health_page import page_at
-from ..diagnosis.stores_now import StoreAnswer
 from ..diagnosis.watching import Look, Watcher
 from .signals import interrupting
 from .words import counted, in_ms, waiting_as_json, what_waits
@@ -85,18 +84,16 @@ def _parts(look: Look) -> Iterator[Part]:
     yield "level", f"{look.level} {LEVELS[look.level]}{refused}{whose}", bool(look.level > 0 or refused)
     for page in look.pages:
         said, took = page.problem, in_ms(page.took)
-        said = said or f"{took}, level {page.report['level']} since {_time(page.report.get('since'))}"
+        since = str(page.report.get("since"))[:19].replace("T", " ")
+        said = said or f"{took}, level {page.report['level']} since {since}"
         yield page.url, said, page.problem is not None
     for name, answer in look.stores.items():
         unused = "".join(f", not used to {way}" for way in look.unused(name))
-        yield name, f"{_said(answer)}{unused}", bool(answer.problem or unused)
+        said = answer.problem or (f"ok {in_ms(answer.took)}" if answer.took is not None else "ok")
+        yield name, f"{said}{unused}", bool(answer.problem or unused)
     yield "journal", _journal(look), isinstance(look.journal, Unknown)
     if look.announced:
         yield "announced", f"{', '.join(look.announced)} lost, by a worker of this host", True
-
-
-def _said(answer: StoreAnswer) -> str:
-    return answer.problem or (f"ok {in_ms(answer.took)}" if answer.took is not None else "ok")
 
 
 def _journal(look: Look) -> str:
@@ -110,10 +107,6 @@ def _journal(look: Look) -> str:
 
 def _clock(at: float) -> str:
     return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S}"
-
-
-def _time(since: Any) -> str:
-    return str(since)[:19].replace("T", " ")
 
 
 def _as_object(look: Look) -> dict[str, Any]:

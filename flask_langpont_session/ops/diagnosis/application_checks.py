@@ -233,6 +233,12 @@ def hosts(facts: Facts) -> Look:
     if not words:
         raise CannotTell("no worker has told its configuration within the last three minutes")
     yield from _refused_cookies(words)
+    if absent := known(facts.absent):
+        yield warning(
+            f"{absent} sessions of the database that changed today are not in this Redis",
+            f"give all hosts of this database one REDIS_URL and {PREFIX}KEY_PREFIX; else Redis lost them: "
+            "docs/operations.md, data-lost",
+        )
     for setting in sorted({name for word in words for name in word.settings}):
         by_value: dict[str, set[str]] = {}
         for word in words:
@@ -240,10 +246,7 @@ def hosts(facts: Facts) -> Look:
         if len(by_value) > 1:
             values = "; ".join(f"{value} on {', '.join(sorted(at))}" for value, at in sorted(by_value.items()))
             yield warning(f"{setting} differs: {values}", f"give all hosts the same {setting}")
-    return (
-        f"{', '.join(names)}: {'it has' if len(names) == 1 else 'they have'} one configuration; a host that is not "
-        f"named here has another REDIS_URL or {PREFIX}KEY_PREFIX"
-    )
+    return f"{', '.join(names)}: {'it has' if len(names) == 1 else 'they have'} one configuration and Redis"
 
 
 def _refused_cookies(words: Sequence[HostWord]) -> Iterator[Finding]:

@@ -78,7 +78,10 @@ def indexes(database: Database, facts: Facts) -> Look:
         for name, table in sql.METADATA.tables.items()
         if name in database.tables
         for index in sorted(table.indexes, key=lambda index: str(index.name))
-        if not _serves(tuple(column.name for column in index.columns), database.indexes.get(name, frozenset()))
+        if not any(  # some index begins with these columns
+            columns[: len(index.columns)] == tuple(column.name for column in index.columns)
+            for columns in database.indexes.get(name, ())
+        )
     ]
     if wanted:
         # Without it PostgreSQL lets no user sign in until the index is made.
@@ -87,11 +90,6 @@ def indexes(database: Database, facts: Facts) -> Look:
         yield warning(f"missing: {', '.join(str(index.name) for index in wanted)}", cure)
     _want_all_tables(database)
     return "all there"
-
-
-def _serves(wanted: tuple[str, ...], there: frozenset[tuple[str, ...]]) -> bool:
-    """Return whether some index begins with these columns."""
-    return any(columns[: len(wanted)] == wanted for columns in there)
 
 
 def database_writes(database: Database, facts: Facts) -> Look:

@@ -47,6 +47,7 @@ def read(app: Flask, backend: Backend, needs: Set[str]) -> Facts:
             found["lost_commits"] = _or_unknown("revocations", _lost_commits, backend) if is_there else 0
             if SERVERS in needs and len(database.tables) == len(METADATA.tables):
                 found["unclaimed"] = _or_unknown("sessions", _unclaimed, backend)
+                found["absent"] = _or_unknown("sessions", _absent, backend)
     config = {**app.config, "SECRET_KEY": app.secret_key or ""}
     return Facts(settings=settings, config=config, at=time.time(), host=host, **found)
 
@@ -67,6 +68,13 @@ def _unclaimed(backend: Backend) -> frozenset[str]:
     wanted = [(row.digest, category) for row in rows if row.live for category in sorted(catching)]
     copies = backend.primary.copies(wanted, timeout=PATIENCE) if wanted else ()
     return frozenset(key for copy in copies for key in copy.fields if table.is_unclaimed(key))
+
+
+def _absent(backend: Backend) -> int:
+    """Return how many sessions of users that changed today Redis has nothing of."""
+    rows = backend.database.changed_since(_TODAY_MS, limit=_MOST_SESSIONS).rows
+    answers = backend.primary.auths([row.digest for row in rows if row.live and row.user_id], timeout=PATIENCE)
+    return sum(answer.auth is None for answer in answers)
 
 
 def _lost_commits(backend: Backend) -> int:

@@ -184,6 +184,7 @@ class Facts:
     :param homeless: slots of a cluster that no shard has.
     :param lost_commits: sessions whose end this host has told the database, and that live there.
     :param unclaimed: session keys that no feature names, of users' sessions that changed today.
+    :param absent: users' sessions that changed today and are in the database, but not in this Redis.
     :param hosts: the configurations that workers have told lately, by host.
     """
 
@@ -196,6 +197,7 @@ class Facts:
     database: Database | Unknown = _NOT_ASKED
     lost_commits: int | Unknown = _NOT_ASKED
     unclaimed: frozenset[str] | Unknown = _NOT_ASKED
+    absent: int | Unknown = 0
     hosts: Sequence[HostWord] | Unknown = _NOT_ASKED
 
     @property

@@ -157,6 +157,7 @@ BAD: list[tuple[str, Outcome, Facts, str]] = [
     ("hosts", FAILURE, with_host(keys=("new",)), "cookies of web-1 are refused by web-2"),
     ("hosts", WARNING, with_host(settings={"GRACE": "60"}), "GRACE differs: 300 on web-1; 60 on web-2"),
     ("hosts", WARNING, with_host(settings={}), "GRACE differs: 300 on web-1; not there on web-2"),
+    ("hosts", WARNING, replace(GOOD, absent=3), "3 sessions of the database"),
     ("hosts", SKIPPED, replace(GOOD, hosts=REFUSED), REFUSED.why),
     ("unclaimed-keys", WARNING, replace(GOOD, unclaimed=frozenset({"basket", "seen"})), "'basket', 'seen'"),
     ("unclaimed-keys", WARNING, replace(GOOD, unclaimed=frozenset({"is_admin"})), "name of 'is_admin'"),
