@@ -268,7 +268,7 @@ def test_the_page_counts_what_is_paid_for() -> None:
 # -- limits ------------------------------------------------------------------------------------------------------------
 
 MODEL = botocore.session.Session().get_service_model("cloudwatch").operation_model("PutMetricData").input_shape
-UNITS = {"Bytes", "Count", "Milliseconds", "None"}
+UNITS = {"Bytes", "Count", "Milliseconds", "None", "Seconds"}
 
 
 def refusals(request: dict[str, Any]) -> list[str]:
