@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 import pytest
 from flask import Flask
 from prometheus_client import CollectorRegistry
@@ -12,13 +10,9 @@ from devservers.processes import free_port, wait_until
 from flask_langpont_session.extension import state_of
 
 from .conftest import MakeApp, close
+from .leftover_threads import threads
 
 TOPIC = "arn:aws:sns:ap-northeast-1:123456789012:alerts"
-
-
-def threads() -> set[threading.Thread]:
-    """Return the threads of this package, whatever started them."""
-    return {thread for thread in threading.enumerate() if thread.name.startswith("langpont")}
 
 
 @pytest.fixture
@@ -51,7 +45,7 @@ def test_what_runs_beside_the_requests_ends_with_the_application(busy_app: Flask
     assert busy_app.test_client().post("/login/7").status_code == 200
     wait_until(lambda: expected <= {thread.name for thread in threads() - before}, "all threads")
     close(busy_app)
-    assert {thread.name for thread in threads() - before} <= {"langpont-session-lag"}
+    assert threads() <= before
 
 
 def test_an_application_may_be_closed_twice_and_asked_again(make_app: MakeApp) -> None:

@@ -32,9 +32,8 @@ from devservers.processes import LONG, free_port, wait_until
 from devservers.servers import Valkey
 from flask_langpont_session.aws import client as aws_calls
 from flask_langpont_session.aws import cloud, credentials, endpoints
-from flask_langpont_session.ops.cli.commands import langpont
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
-from flask_langpont_session.policy.health import DATABASE, PRIMARY, REPLICA
+from flask_langpont_session.policy.health import PRIMARY, REPLICA
 
 from .behind import run_id
 from .conftest import MakeApp, parts
@@ -114,42 +113,6 @@ def test_a_session_lives_on_the_primary_that_aws_names(
     assert aws.asked["elasticache"] == before
 
 
-def test_a_new_process_starts_while_aws_is_down(
-    make: Callable[..., Flask],
-    aws: Aws,
-    names: DnsCache,
-    primary: Valkey,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-) -> None:
-    """A new process starts with what the last one knew, from a file beside the journal; at level 0 from its first
-    request on."""
-    names.ports = {aws.create_group(): primary.port}
-    make()
-    assert (tmp_path / "journal.sqlite3-endpoints").stat().st_mode & 0o777 == 0o600
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
-    before = aws.asked["elasticache"]
-    app = make()
-    assert aws.asked["elasticache"] == before
-    browser = app.test_client()
-    browser.post("/login/7")
-    assert who(browser) == {"user": "7", "level": 0, "lang": None}
-
-
-def test_a_lost_server_is_said_by_the_status(
-    make: Callable[..., Flask], aws: Aws, names: DnsCache, primary: Valkey
-) -> None:
-    """The servers that AWS named are asked, not only AWS."""
-    names.ports = {aws.create_group(): primary.port}
-    app = make()
-    names.ports = dict.fromkeys(names.ports, free_port())
-    result = app.test_cli_runner().invoke(langpont, ["status", "--json"])
-    assert result.exit_code == 1
-    said = json.loads(result.output)
-    assert (set(said), said[DATABASE]) == ({PRIMARY, DATABASE, "journal", "waiting"}, "ok")
-    assert "unreachable" in said[PRIMARY]
-
-
 DENIED = (
     b'<ErrorResponse xmlns="http://elasticache.amazonaws.com/doc/2015-02-02/"><Error><Type>Sender</Type>'
     b"<Code>AccessDenied</Code><Message>No</Message></Error></ErrorResponse>"
@@ -225,20 +188,6 @@ def test_an_application_starts_and_serves_without_aws(
     wait_for_home(browser)
     assert who(browser) == {"user": "7", "level": 0, "lang": None}
     assert identity(app) == run_id(primary)
-
-
-def test_a_group_that_does_not_exist_yet_is_found_when_it_does(
-    make: Callable[..., Flask], aws: Aws, names: DnsCache, primary: Valkey, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The log names setting, group and fault; a later deployment step may create it."""
-    app = make()
-    wait_until(lambda: "ReplicationGroupNotFoundFault" in caplog.text, "the reason in the log")
-    assert "REDIS_URL: replication group 'sessions': there is none of this name" in caplog.text
-    browser = app.test_client()
-    browser.post("/login/7")
-    assert who(browser)["level"] == 2
-    names.ports = {aws.create_group(): primary.port}
-    wait_for_home(browser)
 
 
 def test_an_application_without_aws_pays_nothing_for_it(primary: Valkey, tmp_path: Path) -> None:
@@ -553,24 +502,6 @@ def test_a_token_is_exchanged_under_load_without_a_failed_request(
     assert OLD not in caplog.text
     assert NEW not in caplog.text
     assert nowhere_in(tmp_path, OLD, NEW)
-
-
-def test_without_a_token_the_application_starts_and_waits_for_one(
-    make_tls: Callable[..., Flask], aws: Aws, group: str, locked: Locked, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Redis is not even greeted; when there is a secret, all is well without a restart. Its JSON may name a user."""
-    locked.add_user("app")
-    app = make_tls(option="&token_secret=app/token")
-    browser = app.test_client()
-    assert browser.post("/login/7").status_code == 200
-    assert who(browser)["level"] == 2
-    reason = "REDIS_URL: the secret: there is none of this name"
-    wait_until(lambda: reason in caplog.text, "the reason in the log")
-    assert locked.refusals == 0
-    aws.secrets.create_secret(Name="app/token", SecretString=f'{{"username": "app", "password": "{OLD}"}}')
-    wait_for_home(browser)
-    assert who(browser) == {"user": "7", "level": 0, "lang": None}
-    locked.wait_for_only("app")
 
 
 def test_iam_greets_with_a_signed_token(

@@ -10,7 +10,7 @@ from flask import Flask, session
 from flask_langpont_session.testing import switched_off
 
 from .behind import row, sign_in
-from .conftest import MakeApp
+from .conftest import MakeApp, parts
 
 
 @pytest.fixture
@@ -36,6 +36,7 @@ def test_i3_a_right_that_grows_in_place_needs_the_database(app: Flask) -> None:
     with switched_off(app, "database"):
         response = client.post("/need/admin")
         assert (response.status_code, "Retry-After" in response.headers) == (503, True)
+        assert "refused" in {of.outcome for of in parts(app).recorder.series() if of.name == "request_save"}
         assert needs(app, client) == ["editor"]
     assert needs(app, client) == ["editor"]
     assert "admin" not in str(row(app, client.digest)["payload"])

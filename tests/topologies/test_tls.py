@@ -56,7 +56,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> I
 
 @pytest.fixture
 def make(make_app: MakeApp, authority: Authority) -> Callable[..., Flask]:
-    return lambda url, trusted=authority: make_app(REDIS_URL=trusting(url, trusted))
+    return lambda url, trusted=authority, **config: make_app(REDIS_URL=trusting(url, trusted), **config)
 
 
 def trusting(url: str, authority: Authority | None) -> str:
@@ -204,7 +204,7 @@ def test_tls_and_none_do_not_understand_each_other(
     make: Callable[..., Flask], servers: Servers, scheme: str, server: str
 ) -> None:
     """Class U; a server without TLS waits for the rest of a request, so it is the time-out that ends it."""
-    app = make(f"{scheme}://{HOST}:{servers[server].port}/0")
+    app = make(f"{scheme}://{HOST}:{servers[server].port}/0", REDIS_TIMEOUT=0.5)
     refused = refusal(app)
     assert refused.error_class is ErrorClass.UNREACHABLE
     browser = sign_in(app, "7")

@@ -85,6 +85,15 @@ def test_what_was_removed_is_gone_and_what_was_set_is_there(maker: Maker, reposi
         del session["lang"]
 
 
+def test_the_last_key_is_removed_first_as_of_a_dict(maker: Maker) -> None:
+    """What is left is a KeyError, as of an empty dict."""
+    session = maker.session()
+    session.update(lang="jp", cart=[1], theme="dark")
+    assert [session.popitem() for _ in range(3)] == [("theme", "dark"), ("cart", [1]), ("lang", "jp")]
+    with pytest.raises(KeyError, match="empty"):
+        session.popitem()
+
+
 def test_an_increment_is_seen_at_once_and_added_by_the_server(maker: Maker, repository: Repository) -> None:
     session = maker.session(repository.has(maker.sid("a"), translation={"usage_count": 2}))
     assert session.increment("usage_count") == 3
