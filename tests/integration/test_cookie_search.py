@@ -1,15 +1,11 @@
 """Nothing that overlapping requests of one browser can do breaks a rule of the cookies: schedule by schedule is tried.
 
 Without one of the rules the search finds what that rule is for: C1 to C4, and what must hold besides.
-
-The complete search, of two requests and of three, takes about twenty minutes and runs when asked for
-(COOKIE_SEARCH=complete); else a part of it, the same every time.
 """
 
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Iterable
 
 import pytest
@@ -23,24 +19,10 @@ from .cookie_search import BEGINNINGS, CONFIG, PROPERTIES, SEARCHED, Case, World
 
 TWO = tuple(itertools.combinations_with_replacement(SEARCHED, 2))
 
-THREE = tuple(
-    itertools.combinations_with_replacement(
-        ("write", "slow write", "form", "sign in", "sign in another", "sign out", "regenerate"), 3
-    )
-)
-
-PART = 997
-"""One of so many cases of three requests is tried. A prime, so that it meets every group, from any beginning."""
-
 PART_OF_TWO = 19
 """One of so many cases of two requests is tried, which meets every way to overlap from every beginning."""
 
 WORKERS = 2
-
-
-def is_complete() -> bool:
-    """Return whether every schedule is wanted."""
-    return os.environ.get("COOKIE_SEARCH") == "complete"
 
 
 @pytest.fixture
@@ -65,27 +47,17 @@ def part_of_two(beginning: str) -> Iterable[Case]:
 @pytest.mark.parametrize("beginning", BEGINNINGS)
 def test_two_overlapping_requests(workers: list[Flask], primary: Valkey, beginning: str) -> None:
     """C1, C2, C3, C4, I5 to I8 and I15: every pair of kinds, in many orders of sending, serving and answering."""
-    nothing_is_broken(workers, primary, cases([beginning], TWO) if is_complete() else part_of_two(beginning))
-
-
-@pytest.mark.timeout(7200)
-def test_three_overlapping_requests(workers: list[Flask], primary: Valkey) -> None:
-    """The kinds that can get into each other's way, three at a time."""
-    wanted = itertools.islice(cases(BEGINNINGS, THREE), 0, None, 1 if is_complete() else PART)
-    nothing_is_broken(workers, primary, wanted)
+    nothing_is_broken(workers, primary, part_of_two(beginning))
 
 
 def test_the_parts_that_are_tried_meet_everything() -> None:
-    """Every beginning, every pair and three of kinds are in the parts of the search that always run."""
+    """Every beginning, every pair of kinds and every way to overlap is in the parts of the search that run."""
     assert sum(map(len, schedules(2).values())) == 12, "two requests overlap in so many ways"
     parts = {beginning: list(part_of_two(beginning)) for beginning in BEGINNINGS}
     for part in parts.values():
         assert {name for case in part for name in case.names} == set(SEARCHED)
         assert {case.execution for case in part} == set(schedules(2))
     assert {case.names for part in parts.values() for case in part} == set(TWO)
-    part = list(itertools.islice(cases(BEGINNINGS, THREE), 0, None, PART))
-    assert {case.beginning for case in part} == set(BEGINNINGS)
-    assert {case.names for case in part} == set(THREE)
 
 
 # -- without a rule ----------------------------------------------------------------------------------------------------

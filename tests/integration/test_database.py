@@ -898,6 +898,7 @@ def test_a_forked_child_has_connections_of_its_own(database: Database) -> None:
     assert database.kill("digest") == 3
 
 
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_forks_while_the_parent_writes(database: Database) -> None:
     """No row is lost, no connection is shared, nothing is locked for ever."""

@@ -86,7 +86,7 @@ def test_what_was_removed_is_gone_and_what_was_set_is_there(maker: Maker, reposi
 
 
 def test_the_last_key_is_removed_first_as_of_a_dict(maker: Maker) -> None:
-    """What is left is a KeyError, as of an empty dict."""
+    """An empty session raises a KeyError, as an empty dict does."""
     session = maker.session()
     session.update(lang="jp", cart=[1], theme="dark")
     assert [session.popitem() for _ in range(3)] == [("theme", "dark"), ("cart", [1]), ("lang", "jp")]
