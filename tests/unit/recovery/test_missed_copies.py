@@ -48,11 +48,31 @@ def test_what_was_over_when_nothing_was_lost_is_forgotten(memory: Memory, clock:
 
 
 def test_what_was_never_there_is_not_given_back(memory: Memory) -> None:
-    """Neither is a copy of an unknown kind of session."""
+    """Neither is a copy of an unknown kind of session, which is no sign of a loss either."""
+    missing: list[str] = []
+    memory.on_missing = missing.append
     memory.put_absent("d", "ui", 9)
     memory.put_category("e", "ui", known(COPY))
     memory.put_absent("e", "ui", 9)
-    assert held(memory) == []
+    assert (held(memory), missing) == ([], [])
+
+
+def test_that_nothing_was_there_says_nothing_of_the_time_before(memory: Memory) -> None:
+    """I32: a copy that is made of it began from nothing at that moment."""
+    memory.put_absent("d", "ui", 9)
+    copy = memory.category("d", "ui")
+    assert copy is not None and copy.began == 9
+
+
+def test_what_was_missed_is_shown_while_it_is_young_enough(memory: Memory, clock: Clock) -> None:
+    """I30: as long as any copy since its last confirmation, however late it was missed."""
+    memory.put_category("d", "ui", known(COPY), kind="a")
+    clock.now += 30
+    memory.put_absent("d", "ui", 9)
+    clock.now += 29
+    assert content(memory.category("d", "ui", before_loss=True)) == COPY
+    clock.now += 1
+    assert content(memory.category("d", "ui", before_loss=True)) == CategoryCopy(9, {})
 
 
 def test_a_wipe_is_given_back(memory: Memory) -> None:

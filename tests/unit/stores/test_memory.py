@@ -506,6 +506,19 @@ def test_a_write_that_is_told_late_takes_nothing_back(memory: Memory, before: in
     assert is_known is done.is_held is (before == 9)
 
 
+def test_by_the_first_write_of_a_category_it_is_not_known_yet_whose_it_is(memory: Memory) -> None:
+    """I25: a copy without the kind of its session is not given back."""
+    digest = "d" * 43
+    memory.put_absent(digest, "ui", 9)
+    change, meta = (
+        CategoryChange(0, sets={"text": b"1"}),
+        b"%b%016d%016d%b" % (b"d" * 8, 10, 10, b"000000write.100000050001"),
+    )
+    done = Written("written", {"ui": Change(0, 10, meta)})
+    assert memory.rewrite(digest, memory.opened(digest), [], {"ui": change}, done, b"")
+    assert not done.is_held
+
+
 def test_what_is_too_large_is_not_kept(clock: Clock) -> None:
     """Else one session would push all others out. Nothing that is older is kept of it either."""
     memory = Memory(ROOM, clock=clock)
