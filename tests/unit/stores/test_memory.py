@@ -519,6 +519,14 @@ def test_by_the_first_write_of_a_category_it_is_not_known_yet_whose_it_is(memory
     assert not done.is_held
 
 
+@pytest.mark.parametrize(("wipe", "began"), [(True, 0), (False, 5)])
+def test_what_begins_with_a_wipe_says_that_nothing_else_is_there(memory: Memory, wipe: bool, began: int) -> None:
+    """I32: else it may have begun after a loss, and is given back as a part."""
+    memory.write("d", "ui", CategoryChange(0, sets={"text": b"1"}, wipe=wipe), Change(3 if wipe else 0, 5), kind="a")
+    copy = memory.category("d", "ui")
+    assert copy is not None and copy.began == began
+
+
 def test_what_is_too_large_is_not_kept(clock: Clock) -> None:
     """Else one session would push all others out. Nothing that is older is kept of it either."""
     memory = Memory(ROOM, clock=clock)
