@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from flask_langpont_session.exceptions import GrantRefused
+from flask_langpont_session.policy.categories import AUTH
 from flask_langpont_session.policy.changes import Basis, CategoryChange, Fields, Operation
 from flask_langpont_session.policy.copies import Change
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
@@ -296,6 +297,17 @@ def test_a_tombstone_refuses_the_write_and_the_shadow_takes_it(stage: Stage, use
     assert (saved.stored, saved.ended) == (True, True)
     assert stage.memory.ended.is_dead(user.digest)
     assert [what[2] for what in stage.redis.told if what[0] == "write"] == ["alive", "free"]
+
+
+def test_d24_a_change_of_auth_that_meets_a_tombstone_has_no_shadow(stage: Stage, user: SessionId) -> None:
+    """There is nothing else to be written, and no record is made of nothing."""
+    loaded = loaded_user(stage, user)
+    stage.redis.writes = [Written("dead")]
+    saved = stage.repository.saves.save(
+        stage.plan(user, user, loaded=loaded, changes={AUTH: changed(daily_limit=b"1")}), stage.begin()
+    )
+    assert saved.ended
+    assert [what[2] for what in stage.redis.told if what[0] == "write"] == ["alive"]
 
 
 def test_a_session_that_redis_lost_is_pushed_and_written_again(stage: Stage, user: SessionId) -> None:
