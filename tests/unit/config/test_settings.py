@@ -270,6 +270,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"REQUEST_BUDGET": 0.19}, "REDIS_TIMEOUT"),
     ({"DATABASE_TIMEOUT": 1}, "DATABASE_TIMEOUT: … five sixths of LANGPONT_SESSION_REQUEST_BUDGET"),
     ({"REDIS_CLIENT": redis.Redis()}, "REDIS_CLIENT: … any more: give the client as LANGPONT_SESSION_REDIS_URL"),
+    ({"CARRY_ON_SIGN_OUT": ["auth"]}, "CARRY_ON_SIGN_OUT"),
     ({"CARRY_ON_SIGN_OUT": ["nothing"]}, "CARRY_ON_SIGN_OUT"),
     ({"USER_KEYS": ["lang"]}, "USER_KEYS"),
     ({"USER_KEYS": ["_state_*"]}, "USER_KEYS"),
