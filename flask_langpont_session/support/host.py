@@ -57,7 +57,7 @@ class HostWork:
         renew_in_children(self, HostWork._renew)
 
     def _begin(self) -> None:
-        self.leads = False
+        self.leads, self._can_write = False, True
         self._left: dict[Path, float] = {}
         self._numbers = itertools.count()
 
@@ -77,7 +77,8 @@ class HostWork:
             self._say(error)
             self.leads = True
         else:
-            self._say(None)
+            if self._can_write:  # else a full disk would be told of at each look, and each look that it is over
+                self._say(None)
         return self.leads
 
     def _holds(self, folder: Path) -> bool:
@@ -118,8 +119,9 @@ class HostWork:
         except OSError as error:
             with suppress(OSError):
                 unfinished.unlink()
-            self._say(error)
+            self._cannot_write(error)
             return False
+        self._can_write = True
         self._left[path] = self._clock()
         return True
 
@@ -172,8 +174,9 @@ class HostWork:
         try:
             _write(unfinished, state)
             unfinished.rename(self._folder / _STATE)
+            self._can_write = True
         except OSError as error:
-            self._say(error)
+            self._cannot_write(error)
 
     def kept(self) -> bytes:
         """Return what the previous leader has kept; empty: nothing."""
@@ -182,6 +185,11 @@ class HostWork:
         with suppress(OSError):
             return _read(self._folder / _STATE)
         return b""
+
+    def _cannot_write(self, error: OSError) -> None:
+        """Note that a folder which can be used takes nothing."""
+        self._can_write = self._can_write and self._failing.problem is not None
+        self._say(error)
 
     def _say(self, error: OSError | None) -> None:
         if error is None:

@@ -157,18 +157,26 @@ def test_where_there_is_no_folder_each_leads_and_says_so_once(tmp_path: Path, ca
 def test_a_full_disk_makes_a_process_work_for_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Each of them says so once, however long that lasts, and once that it is over."""
     first, second = work(tmp_path / "work"), work(tmp_path / "work")
     assert first.lead() and not second.lead()
 
     def full(path: Path, to: Path) -> Path:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "rename", full)
-    assert not second.leave(b"x")
-    assert "no space left on device" in caplog.text
-    first.keep(b"x")
-    assert (first.collect(), first.kept()) == ([], b"")
+    with monkeypatch.context() as disk:
+        disk.setattr(Path, "rename", full)
+        for _ in range(3):
+            assert first.lead() and not second.lead()
+            assert not second.leave(b"x")
+            first.keep(b"x")
+        assert (first.collect(), first.kept()) == ([], b"")
     assert [path.name for path in (tmp_path / "work").iterdir() if path.suffix == ".message"] == []
+    assert [line.partition(": ")[2][:24] for line in caplog.messages] == ["no space left on device."] * 2
+    assert second.leave(b"x") and not second.lead()
+    first.keep(b"y")
+    assert first.lead()
+    assert [line.endswith("share their metrics again") for line in caplog.messages] == [False, False, True, True]
 
 
 @pytest.mark.parametrize("kind", ["symlink", "another"])
