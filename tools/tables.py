@@ -151,7 +151,7 @@ def causes() -> str:
 CONDITIONS = {
     "redis-connection-failed": "the primary's circuit breaker is open",
     "redis-writes-refused": "the primary answers reads but refuses writes (read-only after a failover, out of memory)",
-    "replica-connection-failed": "the replica's circuit breaker is open",
+    "replica-connection-failed": "the replica's circuit breaker is open, as it is while the replica is a primary itself",
     "database-connection-failed": "the database's circuit breaker is open",
     "auth-failed": "a circuit breaker is open: a password, token, right or certificate was refused; one alert per "
     "store",
@@ -159,6 +159,7 @@ CONDITIONS = {
     "level-fallback": "level 2 or worse",
     "level-minimal": "level 4",
     "data-lost": "a Redis server was emptied or restored from an older copy while the workers stayed connected",
+    "clock": "the clock of a Redis and that of this host differ by more than a second",
     "database-went-back": "the database lacks rows or revocations that it had confirmed",
     "server-changed": "another server process than before answers at an endpoint: a restart or a failover",
     "journal-failed": "a request could not write to the journal what had to be kept",
