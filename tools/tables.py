@@ -151,7 +151,7 @@ def causes() -> str:
 CONDITIONS = {
     "redis-connection-failed": "the primary's circuit breaker is open",
     "redis-writes-refused": "the primary answers reads but refuses writes (read-only after a failover, out of memory)",
-    "replica-connection-failed": "the replica's circuit breaker is open, as it is while the replica is a primary itself",
+    "replica-connection-failed": "the replica's circuit breaker is open; it also opens for one that was promoted",
     "database-connection-failed": "the database's circuit breaker is open",
     "auth-failed": "a circuit breaker is open: a password, token, right or certificate was refused; one alert per "
     "store",
