@@ -70,6 +70,29 @@ def test_the_log_says_when_a_store_is_used_again(
     assert re.match(rf"session store {store} \(.+\) is used for reads and writes again, after 72\d\d\.\d s\. ", said)
 
 
+def test_an_outage_has_two_warnings_however_many_requests_it_meets(
+    make_app: MakeApp, primary: Valkey, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The store is lost, and is used again; an info says when nothing waits any more."""
+    app = make_app(HEALTH_INTERVAL=0.2)
+    users, said = [signed_in(app) for _ in range(12)], "nothing waits in the journal any more"
+    with caplog.at_level("INFO", "flask_langpont_session"):
+        primary.stop()
+        try:
+            for number in range(60):
+                client = users[number % len(users)]
+                assert client.post("/set", json={"input_text": str(number)}).status_code == 200
+                assert client.get("/all").json["_user_id"] == "7"
+            wait_for_level(app, 2)
+        finally:
+            primary.start()
+        wait_until(lambda: said in caplog.text, "that all is merged")
+    assert [client.get("/all").json["input_text"] for client in users] == list(map(str, range(48, 60)))
+    lost, again = [record.getMessage() for record in caplog.records if record.levelname != "INFO"]
+    assert "is lost" in lost and "again, after" in again
+    assert "changes merged: 12" in caplog.text
+
+
 def test_a_stored_key_that_no_feature_claims_is_no_error(make_app: MakeApp, primary: Valkey) -> None:
     """The table was changed and has no catch-all: old keys are not there any more, at any level."""
     client: Any = make_app().test_client()
