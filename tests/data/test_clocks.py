@@ -32,11 +32,13 @@ class ClockedValkey(Valkey):
         required("faketime")
         self._library = min(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
         self._file = folder.with_suffix(".time")
-        self._file.write_text("+0\n", encoding="utf-8")
+        self.set_clock(0)
 
     def set_clock(self, seconds: int) -> None:
         """Set it forward, or back; it is so when this returns."""
-        self._file.write_text(f"{seconds:+d}\n", encoding="utf-8")
+        new = self._file.with_suffix(".new")
+        new.write_text(f"{seconds:+d}\n", encoding="utf-8")
+        new.replace(self._file)  # a server that finds half a file, or an empty one, ends
 
     def wait_for_clock(self, seconds: int) -> None:
         """Wait until a server that runs says so."""
