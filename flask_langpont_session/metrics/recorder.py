@@ -151,7 +151,9 @@ class Recorder:
                 self._lock.release()
 
     def _catch_up(self) -> None:
-        for key, noted in list(self._noted.items()):
+        # No pairs are made meanwhile, which could begin a garbage collection, and with it code that records.
+        for key in list(self._noted):
+            noted = self._noted[key]
             if number := len(noted):
                 amounts = noted[:number]
                 del noted[:number]  # what other threads append meanwhile stays

@@ -82,7 +82,7 @@ class Presence:
         :raises StoreError: the files cannot be read.
         """
         if self._path is None:
-            return [word for worker, word in list(self._words.items()) if worker is not self]
+            return [word for worker, word in self._words.copy().items() if worker is not self]
         with translated():
             return self._words_in(self._path) if self._path.parent.is_dir() else []
 

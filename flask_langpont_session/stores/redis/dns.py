@@ -119,7 +119,7 @@ class DnsCache:
         :param lost: the store does not answer: it may be somewhere else by now.
         """
         now = self._clock()
-        for key, name in list(self._names.items()):
+        for key, name in self._names.copy().items():
             if name.problem is not None and now >= name.asked_at + FORGOTTEN:
                 self._names.pop(key, None)
             elif now >= name.looked_at + (PAUSE if lost else name.rest):

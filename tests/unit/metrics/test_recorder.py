@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import re
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -103,6 +105,25 @@ def test_no_thread_waits_for_the_lock(recorder: Recorder) -> None:
 
 
 # -- readers -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_new_kind_may_be_recorded_while_the_counts_are_made(recorder: Recorder) -> None:
+    """A garbage collection may begin wherever an object is made, and run code that records."""
+    kinds = (f"kind {number}" for number in count())
+
+    def record(*_: object) -> None:
+        recorder.count(next(kinds))
+
+    before = gc.get_threshold()
+    gc.callbacks.append(record)
+    gc.set_threshold(1)  # at each object
+    try:
+        for _ in range(20):
+            recorder.counters()
+    finally:
+        gc.set_threshold(*before)
+        gc.callbacks.remove(record)
+    assert recorder.counters()["kind 0"] == 1
 
 
 def test_a_reader_gets_what_is_new(recorder: Recorder) -> None:
