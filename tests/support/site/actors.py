@@ -274,14 +274,18 @@ class Actor:
 
     def _do_grave(self) -> None:
         for account, browser in self.ended[-3:]:
-            answer = browser.twin(self._worker().url).get("/look")
+            worker, asked_at = self._worker(), time.monotonic()
+            answer = browser.twin(worker.url).get("/look")
             self._crowd.note("look", answer)
+            self._tell(worker, asked_at, "look again", answer, browser)
             if answer.ok:
-                self._saw(account, answer)
+                self._saw(account, answer, browser)
 
     def _do_everywhere(self) -> None:
-        answer = Browser(self._worker().url).send("/everywhere", user=str(self.user))
+        worker, asked_at = self._worker(), time.monotonic()
+        answer = Browser(worker.url).send("/everywhere", user=str(self.user))
         self._crowd.note("everywhere", answer)
+        self._tell(worker, asked_at, "everywhere", answer, self.browser)
         if answer.ok and answer.json["durable"]:
             old = self.browser.twin()
             self.browser.cookies.clear()
@@ -319,15 +323,21 @@ class Actor:
                 self._saw(self.account, answer)
         return answer
 
-    def _saw(self, account: Account, answer: Answer) -> None:
-        """Compare an answer with what was promised of an account."""
-        for text in account.saw(answer):
-            self._broken(f"{text} (promised {account.promised}, possible {sorted(account.possible)})")
+    def _saw(self, account: Account, answer: Answer, browser: Browser | None = None) -> None:
+        """Compare an answer with what was promised of an account.
 
-    def _broken(self, text: str) -> None:
-        """Note that a promise is broken."""
+        :param browser: that got the answer; None: the actor's own.
+        """
+        for text in account.saw(answer):
+            self._broken(f"{text} (promised {account.promised}, possible {sorted(account.possible)})", browser)
+
+    def _broken(self, text: str, browser: Browser | None = None) -> None:
+        """Note that a promise is broken.
+
+        :param browser: of the session; None: the actor's own.
+        """
         self._crowd.errors.append(f"{self.name}: {text}")
-        self.wrong.append(Finding(text, self.browser.cookie))
+        self.wrong.append(Finding(text, (browser or self.browser).cookie))
 
     def _look_at_cookies(self, path: str, answer: Answer, *, had_cookie: bool) -> None:
         """I9, I15: no answer sets two cookies, and one that changes nothing sets none."""
@@ -337,14 +347,19 @@ class Actor:
         if self.browser.cookie:
             self._crowd.secrets.add(self.browser.cookie.split(".")[0])
 
-    def _tell(self, worker: Worker, asked_at: float, what: str, answer: Answer) -> None:
+    def _tell(self, worker: Worker, asked_at: float, what: str, answer: Answer, ended: Browser | None = None) -> None:
+        """Note an answer for the history of its session.
+
+        :param ended: the browser that got it, if its session is over; None: the actor's own.
+        """
         asked, answered = asked_at - self._crowd.began, time.monotonic() - self._crowd.began
         shown = answer.json if answer.ok else {}
         told = ", ".join(f"{key} {_short(shown[key])}" for key in _TOLD if key in shown)
-        session = short(self.browser.cookie)
+        session = short((ended or self.browser).cookie)
         text = f"{asked:6.2f}–{answered:6.2f} {worker.name} {what}: {answer.status} {told} [{session}]"
         self.history.append(Event(asked, session, text))
-        self.life.sessions.add(session)
+        if ended is None:
+            self.life.sessions.add(session)
 
     def _lasting(self, answer: Answer) -> Mapping[str, Any] | None:
         """Return the answer's content if it promises that what was written lasts, or that what it shows is stored; else
