@@ -201,17 +201,7 @@ KEPT = (
         tick w0
         pass 1000
         b: tick w0
-        step b
-        step b
-        step b
-        step b
-        step b
-        step b
-        step b
-        step b
-        step b
-        step b
-        step b                  # that is brought
+        11 x step b             # that is brought
         fail_over               # to a server that has nothing of it: it is given back, as new as it was brought
         rest
         kept s0
@@ -252,17 +242,7 @@ KEPT = (
         tick w0
         pass 1000
         b: tick w0
-        step b
-        step b
-        step b
-        step b
-        step b
-        step b
-        step b
-        step b
-        step b
-        step b
-        step b
+        11 x step b
         give_up b               # it is merged, and the answer is lost
         finish b
         append w0 s0            # made from it, and waits in its place
@@ -289,13 +269,7 @@ KEPT = (
         tick w0                 # it gives no user back, as the database does not answer
         add w0 s0
         b: tick w0
-        step b
-        step b
-        step b
-        step b
-        step b
-        step b
-        step b
+        7 x step b
         read w1 s0              # which brings the sign-in to Redis
         finish b
         pass 1000
@@ -310,12 +284,12 @@ KEPT = (
     _kept(
         "what was merged is there still",
         "I25",
-        _LOST_RIGHT_AFTER_A_MERGE.format(first="visit w0", change="append", steps="step b\n" * 11),
+        _LOST_RIGHT_AFTER_A_MERGE.format(first="visit w0", change="append", steps="11 x step b"),
     ),
     _kept(
         "what was merged is there still",
         "I25",
-        _LOST_RIGHT_AFTER_A_MERGE.format(first="sign_in w0 alice", change="regenerate", steps="step b\n" * 23),
+        _LOST_RIGHT_AFTER_A_MERGE.format(first="sign_in w0 alice", change="regenerate", steps="23 x step b"),
     ),
     _kept(
         "a wipe is later than what its host has seen",
@@ -415,18 +389,7 @@ KEPT = (
         regenerate w0 s0        # what is there is still to be carried
         regenerate w1 s0        # and goes along; the id between is to be wiped
         b: tick w1
-        step b
-        step b
-        step b
-        step b
-        step b
-        step b
-        step b
-        step b
-        step b
-        step b
-        step b
-        step b                  # what was carried came there
+        12 x step b             # what was carried came there
         flush
         finish b
         rest                    # and it is given back
@@ -441,10 +404,7 @@ KEPT = (
         add w0 s0
         tick all
         a: add w0 s0
-        step a
-        step a
-        step a
-        step a
+        4 x step a
         give_up a               # its answer is lost: it waits in the journal
         finish a
         read w1 s0              # and w1 has seen it
@@ -573,9 +533,7 @@ KEPT = (
         sign_in w0 alice s0
         cut h0 A
         a: read w2 s0
-        step a
-        step a
-        step a                  # the database has said that it lives
+        3 x step a              # the database has said that it lives
         revoke_user w0 alice    # which it does no more, and Redis was not told
         finish a                # how old is what a pushes?
         pass 9900
@@ -645,10 +603,7 @@ KEPT = (
         """
         sign_in w0 alice s0
         a: fresh w2 s0
-        step a
-        step a
-        step a
-        step a                  # the database has said that it lives
+        4 x step a              # the database has said that it lives
         database down
         sign_out w0 s0
         finish a                # its push comes after the tombstone
@@ -661,9 +616,7 @@ KEPT = (
         profile narrow
         sign_in w0 alice s0
         c: withdraw w3 s0
-        step c
-        step c
-        step c                  # the database has said that the session lives
+        3 x step c              # the database has said that the session lives
         step c
         renew w0 s0             # and it goes on under another id
         step c
@@ -716,9 +669,7 @@ KEPT = (
         """
         sign_in w0 root s0
         a: fresh w2 s0
-        step a
-        step a
-        step a                  # the database has said that this is an administrator
+        3 x step a              # the database has said that this is an administrator
         withdraw w0 s0
         finish a
         """,
@@ -730,10 +681,7 @@ KEPT = (
         sign_in w0 root s0
         read w2 s0
         a: note w2 s0
-        step a
-        step a
-        step a
-        step a                  # a has seen an administrator in the database, and will write the whole row
+        4 x step a              # a has seen an administrator in the database, and will write the whole row
         withdraw w0 s0
         finish a
         """,
@@ -745,10 +693,7 @@ KEPT = (
         sign_in w0 root s0
         read w2 s0
         a: renew w2 s0
-        step a
-        step a
-        step a
-        step a                  # a has seen an administrator in the database, and will write the whole row
+        4 x step a              # a has seen an administrator in the database, and will write the whole row
         withdraw w0 s0
         finish a
         """,
@@ -777,15 +722,7 @@ KEPT = (
         revoke_user w0 alice
         join_all
         a: tick w1              # brings it home, a few sessions at a time
-        step a
-        step a
-        step a
-        step a
-        step a
-        step a
-        step a
-        step a
-        step a
+        9 x step a
         renew w2 s2             # the last ones are to come; the new id is among the first
         heal
         """,
@@ -924,9 +861,7 @@ KEPT = (
         cut h0 A
         pass 12000
         a: read w2 s0
-        step a
-        step a
-        step a                  # the database has said that it lives
+        3 x step a              # the database has said that it lives
         sign_out w0 s0
         b: fresh w2 s0
         step b
@@ -1363,12 +1298,7 @@ KEPT = (
         tick w0
         append w0 s0            # the later version
         t: tick w1
-        step t
-        step t
-        step t
-        step t
-        step t
-        step t                  # it has looked at the stores
+        6 x step t              # it has looked at the stores
         flush                   # right before that
         finish t
         doubts w1 s0
@@ -1508,10 +1438,7 @@ KEPT = (
         sign_in w0 alice s0
         tick all
         a: add w0 s0
-        step a
-        step a
-        step a
-        step a                  # Redis has it
+        4 x step a              # Redis has it
         give_up a               # its answer is lost
         tick all
         heal
@@ -1524,9 +1451,7 @@ KEPT = (
         sign_in w0 alice s0
         append w0 s0
         a: append w0 s0
-        step a
-        step a
-        step a
+        3 x step a
         give_up a               # on its way to Redis
         recover
         append w2 s0
@@ -1891,12 +1816,7 @@ KEPT = (
         sign_in w0 alice s0
         read w1 s0
         a: note w1 s0
-        step a
-        step a
-        step a
-        step a
-        step a
-        step a                  # the database has the change
+        6 x step a              # the database has the change
         sign_out w2 s0
         finish a                # Redis has a tombstone, and there is no data that could go elsewhere
         """,

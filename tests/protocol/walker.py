@@ -177,9 +177,10 @@ class Schedule:
 
 
 def parse(text: str) -> Schedule:
-    """A schedule from its text; what stands behind ``#`` is for readers."""
+    """A schedule from its text; ``3 x step b`` stands for three lines, and what stands behind ``#`` is for readers."""
     lines = [line.split("#")[0].strip() for line in text.splitlines()]
-    lines = [line for line in lines if line]
+    parts = [line.partition(" x ") for line in lines if line]
+    lines = [line for first, x, rest in parts for line in ([rest] * int(first) if x else [first])]
     profile = "short"
     if lines and lines[0].startswith("profile "):
         profile = lines.pop(0).removeprefix("profile ")
