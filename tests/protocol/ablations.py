@@ -502,6 +502,10 @@ def _nothing_is_nothing(self: reads.Reads, ref: RecordRef, category: str, answer
 _is_behind = reads.Reads._is_behind
 
 
+def _the_last_answer_tells_the_time(self: ended.DatabaseClock, read_at: int, asked_at: float) -> None:
+    self._ahead_ms = read_at - (self._since() - self._clock() + asked_at) * 1000
+
+
 def _gives_back_as_whole(*parts: Any) -> records.Restore:
     return records.Restore(*parts[:5])
 
@@ -668,6 +672,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("lease of a hit", verifier.Verifier, "leased", _hits_for_ever),
     Ablation("touches that are due", near.NearCache, "keep", _never_touches),
     Ablation("a proof that is yet to come", users, "CLOCK_TOLERANCE_MS", 1 << 40),
+    Ablation("the quickest answer tells the time", ended.DatabaseClock, "note", _the_last_answer_tells_the_time),
     Ablation("a clock that was set", server_identity.ServerIdentity, "clock_was_set", _nothing),
     Ablation("a change keeps its life", merges, "merge_of", _by_this_releases_table),
     Ablation("each entry apart", recovery.Recovery, "_one_by_one", _fails_together),

@@ -2063,6 +2063,25 @@ KEPT = (
         """,
     ),
     _kept(
+        "the quickest answer tells the time",
+        "I9",
+        """
+        profile exact
+        sign_in w0 alice s0
+        pass 11000
+        a: read w0 s0
+        2 x step a
+        pass 250
+        finish a                # the database may have said long ago what time it is
+        b: revoke_user w0 alice
+        give_up b               # of which it knows nothing
+        finish b
+        pass 50
+        sign_in w1 alice s1     # begins later
+        read w1 s1
+        """,
+    ),
+    _kept(
         "a clock that was set",
         "I25",
         """

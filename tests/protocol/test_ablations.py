@@ -35,7 +35,7 @@ LOAD_BEARING = {
     "delivered revocations are told again",
     "a last look at delivered revocations", "rights of both versions", "above the highest version",
     "a row that went back", "an epoch that was lost",
-    "a clock that was set", "a proof that is yet to come",
+    "a clock that was set", "the quickest answer tells the time", "a proof that is yet to come",
     "a change keeps its life", "each entry apart", "revocations that the journal did not take",
     "log out everywhere that the journal did not take",
     "newer copies stand", "what was given back is as old as the copy", "later versions than what was given back",

@@ -107,7 +107,7 @@ class SignedOutUsers:
 
 
 class DatabaseClock:
-    """The clock of the database, by what it said last and the time since the host's start, which cannot be set.
+    """The clock of the database, by what it said and the time since the host's start, which cannot be set.
 
     :param clock: monotonic seconds; `since`: seconds since the host's start.
     """
@@ -118,12 +118,17 @@ class DatabaseClock:
         self._ahead_ms: float | None = None
 
     def note(self, read_at: int, asked_at: float) -> None:
-        """Note what time the database said it was.
+        """Note what time the database said it was. The quickest answer counts, until an answer contradicts it: the
+        database's clock was set, or goes at another rate.
 
         :param read_at: milliseconds since 1970.
         :param asked_at: monotonic seconds, before it was asked.
         """
-        self._ahead_ms = read_at - (self._since() - self._clock() + asked_at) * 1000
+        now = self._since()
+        at_least = read_at - now * 1000
+        at_most = at_least + (self._clock() - asked_at) * 1000
+        if self._ahead_ms is None or not at_least <= self._ahead_ms <= at_most:
+            self._ahead_ms = at_most
 
     def latest_ms(self) -> int:
         """Return the database's clock at the latest, milliseconds since 1970; 0: it has not told it."""

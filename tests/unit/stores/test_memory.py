@@ -69,6 +69,28 @@ def test_how_late_it_is_by_the_database_is_known_from_what_it_said(clock: Clock)
 
 
 @pytest.mark.parametrize(
+    ("asked_at", "read_at", "latest_ms"),
+    [
+        (18.0, 23_500, 25_000),  # slow: it says no more than before
+        (19.9, 24_950, 25_000),
+        (19.9, 24_500, 24_600),  # quicker than the first one was
+        (19.0, 25_500, 26_500),  # set forward
+        (18.0, 4_000, 6_000),  # set back
+    ],
+)
+def test_the_quickest_answer_tells_the_time_of_the_database(
+    clock: Clock, asked_at: float, read_at: int, latest_ms: int
+) -> None:
+    """Unless an answer contradicts it."""
+    told = DatabaseClock(clock, clock)
+    clock.now = 10.0
+    told.note(14_800, 9.8)
+    clock.now = 20.0
+    told.note(read_at, asked_at)
+    assert told.latest_ms() == latest_ms
+
+
+@pytest.mark.parametrize(
     ("version", "confirmed_at", "replaced"),
     [(2, 99.0, False), (3, 9.0, False), (3, 11.0, True), (4, 9.0, True)],
 )
