@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from tests.support.site.faults import DATABASE_WAYS, WAYS, plan
-from tests.support.site.ledger import Life, Wrongs
+from tests.support.site.ledger import REPORT_LAG, Life, Wrongs
 
 
-def shown(entries: Sequence[int] = (), *, level: int = 0, **differently: Any) -> dict[str, Any]:
-    """Return an answer of a worker."""
-    return {"level": level, "list": list(entries), "count": 0, "blind": None, "theme": None} | differently
+def shown(entries: Sequence[int] = (), *, level: int = 0, at: float = 0.0, **differently: Any) -> dict[str, Any]:
+    """Return an answer of a worker, which was asked for at a moment and took a second."""
+    values = {"level": level, "list": list(entries), "count": 0, "blind": None, "theme": None}
+    return values | {"began": at, "ended": at + 1} | differently
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def life() -> Life:
     """1 was appended at level 0 and shown, 2 at level 0, 3 at level 2; 4 had no answer."""
     life = Life()
     life.appended(1, shown([1]))
-    life.saw([1])
+    life.saw(shown([1]))
     life.appended(2, shown([1, 2]))
     life.read_back = {1}
     life.appended(3, None)
@@ -67,9 +68,30 @@ def test_what_was_reported_of_a_session_excuses_as_much(reported: int, left: Wro
     assert found.excused(reported) == left
 
 
+@pytest.mark.parametrize(
+    ("said", "covered"),
+    [
+        ([], set()),
+        ([11.0], set()),
+        ([12.0], {2, 3}),
+        ([21.0 + REPORT_LAG], {1, 2, 3}),
+        ([22.0 + REPORT_LAG], {1}),
+    ],
+)
+def test_a_report_covers_what_is_gone_with_one_value(said: list[float], covered: set[int]) -> None:
+    """However many entries that has: those that no later answer showed, and that none has missed long before."""
+    life = Life()
+    life.appended(2, shown([2], at=5.0))
+    life.saw(shown([2], at=10.0))
+    life.appended(1, shown([2, 1], at=11.0))
+    life.appended(3, shown([2, 1, 3], at=12.0))
+    life.saw(shown([1], at=20.0))
+    assert life.reported(said) == covered
+
+
 def test_an_entry_without_an_answer_that_was_shown_must_stay(life: Life) -> None:
     """From then on an answer has shown it."""
-    life.saw([1, 2, 3, 4])
+    life.saw(shown([1, 2, 3, 4]))
     assert life.verify(shown([1, 2, 3])) == Wrongs(destroyed=1)
 
 

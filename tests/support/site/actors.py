@@ -191,7 +191,7 @@ class Actor:
     def _do_look(self) -> None:
         shown = self._lasting(self._ask("look"))
         if shown is not None:
-            self.life.saw(shown["list"])
+            self.life.saw(shown)
             if not str(shown["blind"] or self.name).removeprefix("text of ").startswith(self.name):
                 self._broken(f"I10: shows another's text: {shown['blind']}")
             if shown["level"] == 0 and shown["theme_available"]:
@@ -362,11 +362,11 @@ class Actor:
             self.life.sessions.add(session)
 
     def _lasting(self, answer: Answer) -> Mapping[str, Any] | None:
-        """Return the answer's content if it promises that what was written lasts, or that what it shows is stored; else
-        None."""
+        """Return the answer's content, and its times, if it promises that what was written lasts, or that what it shows
+        is stored; else None."""
         if not answer.ok:
             return None
-        shown: Mapping[str, Any] = answer.json
+        shown: Mapping[str, Any] = {**answer.json, "began": answer.began, "ended": answer.ended}
         return shown if shown["available"] and shown["user"] == self.expected else None
 
     def _compare_user(self, shown: Mapping[str, Any]) -> None:

@@ -6,10 +6,14 @@ of order can be named. One request at a time uses a session: each read began aft
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
+
+REPORT_LAG = 5.0
+"""Seconds after which the report about a value that has given way is written, at most: its process may be stopped
+between the two."""
 
 
 @dataclass
@@ -23,7 +27,8 @@ class Life:
     :ivar older: how often an answer that called the feature available lacked what an earlier one had shown.
     :ivar lacked: what the first of those answers lacked.
     :ivar sessions: the beginnings of the digests under which it was.
-    :ivar missing: what the last answer that called the feature available lacked.
+    :ivar shown_at: entry → when the last answer with it was asked for, monotonic seconds.
+    :ivar gone_at: entry → when the first answer after that which called the feature available, and lacked it, came.
     """
 
     acknowledged: list[int] = field(default_factory=list)
@@ -32,8 +37,9 @@ class Life:
     possible: set[int] = field(default_factory=set)
     older: int = 0
     lacked: set[int] = field(default_factory=set)
-    missing: set[int] = field(default_factory=set)
     sessions: set[str] = field(default_factory=set)
+    shown_at: dict[int, float] = field(default_factory=dict)
+    gone_at: dict[int, float] = field(default_factory=dict)
     counted: int = 0
     perhaps_counted: int = 0
     #: The texts that the blind key may have; None: none.
@@ -46,6 +52,11 @@ class Life:
         """Return every number that was ever sent."""
         return {*self.acknowledged, *self.possible}
 
+    @property
+    def missing(self) -> set[int]:
+        """Return what the last answer that called the feature available lacked, of what earlier ones had shown."""
+        return self.read_back & self.gone_at.keys()
+
     def appended(self, entry: int, shown: Mapping[str, Any] | None) -> None:
         """Note the answer to an append; None: there was none, or none that promises to last."""
         if shown is None:
@@ -54,15 +65,37 @@ class Life:
         self.acknowledged.append(entry)
         if shown["level"] == 0:
             self.firm.add(entry)
-        self.saw(shown["list"][:-1])
+        self._saw(shown["list"][:-1], shown)
+        self.shown_at[entry] = shown["began"]
 
-    def saw(self, entries: Sequence[int]) -> None:
-        """Note a list, shown by an answer that called the feature available."""
-        self.missing = self.read_back.difference(entries)
-        if self.missing:
+    def saw(self, shown: Mapping[str, Any]) -> None:
+        """Note an answer that called the feature available."""
+        self._saw(shown["list"], shown)
+
+    def _saw(self, entries: Sequence[int], shown: Mapping[str, Any]) -> None:
+        for entry in self.shown_at.keys() - set(entries):
+            self.gone_at.setdefault(entry, shown["ended"])
+        seen = self.entries.intersection(entries)
+        for entry in seen:
+            self.shown_at[entry] = shown["began"]
+            self.gone_at.pop(entry, None)
+        if missing := self.missing:
             self.older += 1
-            self.lacked = self.lacked or self.missing
-        self.read_back |= self.entries.intersection(entries)
+            self.lacked = self.lacked or missing
+        self.read_back |= seen
+
+    def reported(self, at: Collection[float]) -> set[int]:
+        """Return the entries that are gone with a value of which the package said so: a report came after the last
+        answer that showed the entry, and before one that lacked it.
+
+        :param at: when it was said of this list that a value gave way, or was dropped, monotonic seconds. A value has
+            all that was appended since the one from which it was made: of its entries each may be gone.
+        """
+        return {
+            entry
+            for entry, shown in self.shown_at.items()
+            if any(shown <= each <= self.gone_at.get(entry, each) + REPORT_LAG for each in at)
+        }
 
     def added(self, shown: Mapping[str, Any] | None) -> None:
         """Note the answer to an increment; None: there was none, or none that promises to last."""
@@ -87,17 +120,20 @@ class Life:
     def is_uncertain(self) -> None:
         """Note that a wipe had no answer: all that there was may be there or not."""
         self.possible |= set(self.acknowledged)
-        self.acknowledged, self.firm, self.read_back, self.missing = [], set(), set(), set()
+        self.acknowledged, self.firm, self.read_back = [], set(), set()
         self.perhaps_counted += self.counted
         self.counted = 0
         self.texts = {*self.texts, None}
         self.themes = {*self.themes, None}
 
-    def verify(self, shown: Mapping[str, Any]) -> Wrongs:
-        """Return what is wrong with the content that a worker shows at the end, at level 0."""
+    def verify(self, shown: Mapping[str, Any], reported: Collection[int] = ()) -> Wrongs:
+        """Return what is wrong with the content that a worker shows at the end, at level 0.
+
+        :param reported: entries that may be missing.
+        """
         entries: list[int] = shown["list"]
         missing = set(self.acknowledged) | self.read_back
-        missing -= set(entries)
+        missing -= {*entries, *reported}
         return Wrongs(
             lost=len(missing - self.read_back - self.firm),
             firm_lost=len(missing & self.firm - self.read_back),

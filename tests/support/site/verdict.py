@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +13,7 @@ from flask_langpont_session.metrics.losses import Cause
 
 from .account import state_of
 from .actors import Actor, Clear, Crowd
-from .application import DATA, LIST, THEME
+from .application import DATA, LIST, THEME, Report
 from .browser import Browser
 from .findings import Finding, reports_of, short
 from .hosts import LONG, Worker
@@ -24,6 +24,12 @@ WRITES = ("writes_lost", "merge_conflicts", "merge_dropped", "request_only_write
 
 _ASKING = 4
 """Questions at once."""
+
+MERGES = ("merge_conflicts", "merge_dropped")
+"""Those of values that waited, with all that was appended since they were made."""
+
+_OF_ADDITIONS = (Cause.IN_DOUBT.value, Cause.NO_NUMBER.value)
+"""Causes by which no list gives way."""
 
 LOST = Cause.LOST_BY_REDIS.value
 """The cause by which the package counts a category of a session whose last version no living worker had."""
@@ -67,10 +73,11 @@ class Verdict:
         found = self.found
         yield "seed", str(self.seed)
         yield "appends acknowledged", str(self.acknowledged["append"])
+        destroyed = f"{found.destroyed} ({self.uncounted.destroyed} unreported)"
         yield "… lost", f"{found.lost + found.firm_lost} ({found.firm_lost} of them acknowledged at level 0)"
-        yield "older entries destroyed", f"{found.destroyed}, in {self.lists_damaged} lists"
+        yield "older entries destroyed", f"{destroyed}, in {self.lists_damaged} lists"
         yield "answers that lacked older entries", str(self.older)
-        yield "older entries that were gone when a session ended", str(self.ended_lacking)
+        yield "older entries gone when a session ended", f"{self.ended_lacking} ({self.ended_uncounted} unreported)"
         yield "sessions that lack anything / counted as lost", f"{self.lacking} / {self.counted}"
         yield "entries twice / out of order / foreign", f"{found.twice} / {found.disordered} / {found.foreign}"
         yield "blind writes lost / themes lost", f"{found.texts_lost} / {found.themes_lost}"
@@ -100,8 +107,10 @@ def verdict(crowd: Crowd, workers: Sequence[Worker], faults: Mapping[str, int]) 
     """
     found, uncounted, damaged, wrong = Wrongs(), Wrongs(), 0, list(crowd.errors)
     lacking, ended, lost, reports = list[bool](), list[Life](), _lost_by_redis(workers), _reports_of_data(workers)
+    unreported = 0
     for actor in crowd.actors:
-        shown, verified = _verify(actor, workers, wrong)
+        said = _reports_of(actor.life, reports)
+        shown, verified, left = _verify(actor, workers, wrong, _given_way(actor.life, said))
         if any(vars(verified).values()):
             missing = sorted({*actor.life.acknowledged, *actor.life.read_back}.difference(shown["list"]))
             text = f"{verified}: {missing} are missing from {shown}"
@@ -110,10 +119,16 @@ def verdict(crowd: Crowd, workers: Sequence[Worker], faults: Mapping[str, int]) 
             if life.older:
                 text = f"{life.older} answers lacked older entries, the first one {sorted(life.lacked)}"
                 actor.notes.append(Finding(text, actor.browser.cookie, sorted(life.lacked)))
+        for life in actor.lives[:-1]:
+            silent = life.missing - _given_way(life, _reports_of(life, reports))
+            if silent and not _is_counted([life], DATA, lost):
+                unreported += len(silent)
+                text = f"{sorted(silent)} were gone when the session ended, and nothing reported it"
+                actor.wrong.append(Finding(text, actor.browser.cookie, sorted(silent)))
         is_counted = _is_counted([actor.life], DATA, lost)
         found += verified
-        reported = sum(reports[session] for session in actor.life.sessions)
-        uncounted += verified.but_for(data=is_counted, theme=_is_counted(actor.lives, THEME, lost)).excused(reported)
+        left = left.but_for(data=is_counted, theme=_is_counted(actor.lives, THEME, lost))
+        uncounted += left.excused(sum(report.number for report in said))
         damaged += verified.destroyed > 0
         ended += [life for life in actor.lives[:-1] if life.missing]
         lacking += [is_counted] * verified.lacks
@@ -138,7 +153,7 @@ def verdict(crowd: Crowd, workers: Sequence[Worker], faults: Mapping[str, int]) 
         faults=faults,
         older=sum(life.older for actor in crowd.actors for life in actor.lives),
         ended_lacking=sum(len(life.missing) for life in ended),
-        ended_uncounted=sum(len(life.missing) for life in ended if not _is_counted([life], DATA, lost)),
+        ended_uncounted=unreported,
         lacking=len(lacking) + len(ended),
         counted=sum(lacking) + sum(_is_counted([life], DATA, lost) for life in ended),
         wrong=wrong,
@@ -154,22 +169,37 @@ def _lost_by_redis(workers: Sequence[Worker]) -> set[tuple[str, str]]:
     return {(report.session, report.category) for report in reports if report.cause == LOST}
 
 
-def _reports_of_data(workers: Sequence[Worker]) -> Counter[str]:
-    """Return session → how many writes of its list, its counter and its texts were reported as not kept."""
-    reported = Counter[str]()
+def _reports_of_data(workers: Sequence[Worker]) -> Mapping[str, Sequence[Report]]:
+    """Return session → the reports that of its list, its counter and its texts something is not kept."""
+    reported = defaultdict[str, list[Report]](list)
     for report in (report for worker in workers for report in reports_of(worker)):
         if report.session and report.category == DATA:
-            reported[report.session] += report.number
+            reported[report.session].append(report)
     return reported
+
+
+def _reports_of(life: Life, reports: Mapping[str, Sequence[Report]]) -> Sequence[Report]:
+    return [report for session in life.sessions for report in reports.get(session, ())]
+
+
+def _given_way(life: Life, said: Sequence[Report]) -> set[int]:
+    """Return the entries that are gone with a value that gave way in a merge, or was dropped, and was reported."""
+    return life.reported([each.at for each in said if each.what in MERGES and each.cause not in _OF_ADDITIONS])
 
 
 def _is_counted(lives: Sequence[Life], category: str, lost: set[tuple[str, str]]) -> bool:
     return any((session, category) in lost for life in lives for session in life.sessions)
 
 
-def _verify(actor: Actor, workers: Sequence[Worker], wrong: list[str]) -> tuple[Mapping[str, Any], Wrongs]:
+def _verify(
+    actor: Actor, workers: Sequence[Worker], wrong: list[str], reported: Collection[int]
+) -> tuple[Mapping[str, Any], Wrongs, Wrongs]:
+    """Return what is shown at the end, what is wrong with it, and the same but for reported entries.
+
+    :param wrong: is told what is no matter of the ledger.
+    """
     if actor.browser.cookie is None:
-        return {}, Wrongs()
+        return {}, Wrongs(), Wrongs()
     shown = [_look(actor.browser, worker) for worker in workers]
     for each in shown:
         actor.look_for_cleared(each["list"])
@@ -178,7 +208,7 @@ def _verify(actor: Actor, workers: Sequence[Worker], wrong: list[str]) -> tuple[
         if not actor.in_doubt or first["user"] is not None:
             wrong.append(f"{actor.expected} is shown as {first['user']} at the end")
             actor.wrong.append(Finding(wrong[-1], actor.browser.cookie))
-        return first, Wrongs()
+        return first, Wrongs(), Wrongs()
     if actor.account is not None and not actor.in_doubt:
         said = [*shown, _look(actor.browser, workers[0], "/fresh")]
         for text in actor.account.ends([state_of(each["user"], each["role"]) for each in said]):
@@ -189,12 +219,12 @@ def _verify(actor: Actor, workers: Sequence[Worker], wrong: list[str]) -> tuple[
         wrong.append(f"the workers disagree about {actor.name}")
         actor.wrong.append(Finding(f"{wrong[-1]}: {shown}", actor.browser.cookie))
     cleared = set[int]().union(*(clear.entries for clear in actor.clears))
-    entries = [entry for entry in first["list"] if entry not in cleared]
-    verified = actor.life.verify({**first, "list": entries})
+    content = {**first, "list": [entry for entry in first["list"] if entry not in cleared]}
+    verified, left = actor.life.verify(content), actor.life.verify(content, reported)
     if verified.increments_twice and actor.clears:
         actor.clears[-1].undone = True  # the counter came back, as the list may have done
-        verified.increments_twice = 0
-    return first, verified
+        verified.increments_twice = left.increments_twice = 0
+    return first, verified, left
 
 
 def _look(browser: Browser, worker: Worker, path: str = "/look") -> Any:
@@ -270,7 +300,7 @@ def _wrong(made: Verdict) -> Iterator[str]:
         (found.disordered, "entries are out of order"),
         (found.foreign, "entries were never appended to this list"),
         (found.themes_lost, "texts of priority medium that were stored are gone"),
-        (made.ended_uncounted, f"entries of {LIST} were gone when their session ended"),
+        (made.ended_uncounted, f"entries of {LIST} were gone when their session ended, and nothing reported it"),
         (made.undone - made.undone_reported, "clears were undone"),
         (made.showing, "ended ids show data"),
     ):
