@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.support.site.account import LAG, OUT, Account
+from tests.support.site.account import LAG, OUT, Account, is_end
 from tests.support.site.browser import Answer
 
 VERIFY_INTERVAL = 1.0
@@ -72,6 +72,22 @@ def test_a_sign_out_that_is_undone(account: Account) -> None:
     account.promise(OUT, signed_out(2.0))
     assert found(account, answer(2.5)) == ["I5"]
     assert found(account, answer(2.5 + VERIFY_INTERVAL + LAG, pid=2)) == ["I1"]
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "promised"),
+    [
+        *((200, {"kept": place}, True) for place in ("database", "redis", "journal")),
+        (200, {"kept": "nowhere"}, False),
+        (200, {"kept": None}, False),
+        (200, {"durable": True}, True),
+        (200, {"durable": False}, False),
+        (503, {"kept": "database"}, False),
+    ],
+)
+def test_an_end_that_is_kept_nowhere_is_no_promise(status: int, said: dict[str, object], promised: bool) -> None:
+    """A sign-out that neither a store nor the journal took is lost with its worker, as the guarantees say."""
+    assert is_end(Answer(status, json.dumps(said))) is promised
 
 
 @pytest.mark.parametrize("states", [(0, OUT), (OUT, OUT), (1, 1)])

@@ -20,6 +20,16 @@ LAG = 4.0
 that has been waiting for a processor has already read what it shows."""
 
 
+KEPT = frozenset({"database", "redis", "journal"})
+"""Where a sign-out is kept, by :meth:`.Session.flush`. One that is kept nowhere ends with its worker (I33)."""
+
+
+def is_end(answer: Answer) -> bool:
+    """Return whether an answer promises that sessions are over: a sign-out by its place, a log-out everywhere once the
+    database has it."""
+    return answer.ok and (answer.json.get("kept") in KEPT or answer.json.get("durable", False))
+
+
 def state_of(user: str | None, role: str | None) -> int:
     """Return the state that user and role stand for."""
     return OUT if user is None else int(str(role).removeprefix("role-"))

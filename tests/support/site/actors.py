@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
-from .account import OUT, Account
+from .account import OUT, Account, is_end
 from .browser import COOKIE, Answer, Browser
 from .findings import Finding, short
 from .hosts import Host, Worker
@@ -110,7 +110,7 @@ def is_refusal(answer: Answer) -> bool:
 LOOKS = frozenset({"look", "fresh"})
 """Paths that are asked for and change nothing."""
 
-_TOLD = ("level", "available", "user", "role", "count", "list")
+_TOLD = ("level", "available", "user", "role", "count", "list", "kept")
 """What a history tells of an answer."""
 
 
@@ -249,7 +249,7 @@ class Actor:
     def _do_sign_out(self) -> None:
         old = self.browser.twin()
         answer = self._ask("sign-out")
-        if not answer.ok:
+        if not is_end(answer):
             self._abandon()
             return
         if self.browser.cookie == old.cookie:
@@ -286,7 +286,7 @@ class Actor:
         answer = Browser(worker.url).send("/everywhere", user=str(self.user))
         self._crowd.note("everywhere", answer)
         self._tell(worker, asked_at, "everywhere", answer, self.browser)
-        if answer.ok and answer.json["durable"]:
+        if is_end(answer):
             old = self.browser.twin()
             self.browser.cookies.clear()
             self._ends(old, answer)

@@ -164,10 +164,10 @@ def everywhere() -> ResponseReturnValue:
 
 @pages.post("/sign-out")
 def sign_out() -> ResponseReturnValue:
-    """Sign out."""
+    """Sign out, and answer where that is kept."""
     about = _about()
     session.pop(USER, None)
-    return about
+    return about | {"kept": session.flush()}
 
 
 @pages.post("/compute")
