@@ -13,9 +13,15 @@ from flask import Flask
 
 from devservers.processes import free_port, wait_until
 from devservers.servers import Postgres, Valkey
+from flask_langpont_session.ops.alerts.alerts import TERMS, TICK
+from flask_langpont_session.ops.alerts.conditions import Conditions
+from flask_langpont_session.ops.alerts.incidents import Host
+from flask_langpont_session.ops.alerts.table import REPLICA_CONNECTION_FAILED
 from flask_langpont_session.policy.causes import EMPTIED, OTHER_CLOCK, cause_of
 from flask_langpont_session.policy.errors import StoreError
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, REPLICA
+from flask_langpont_session.recovery.monitor import REST, Monitor
+from tests.support.clock import Clock
 
 from .behind import emptied, sign_in
 from .conftest import MakeApp, parts
@@ -147,6 +153,29 @@ def test_a_replica_that_was_promoted_is_not_used(make_app: MakeApp, primary: Val
     assert (said.exit_code, f"replica    {word}" in said.output) == (1, True)
     assert "have LANGPONT_SESSION_REPLICA_URL name the reader endpoint" in " ".join(said.output.split())
     wait_until(lambda: causes(client) == {}, "that it follows again")
+
+
+def test_the_alert_of_a_promoted_replica_comes_within_30_seconds(
+    make_app: MakeApp, primary: Valkey, replica: Valkey, ends: ExitStack, on_time: None
+) -> None:
+    """Even if the stores had been looked at just before. A second for every look that its way to a message may have to
+    wait for: the monitor's rest and the alerts' own."""
+    backend, clock = parts(make_app(REPLICA_URL=replica.url)).backend, Clock()
+    monitor, incidents = Monitor(backend, clock=clock), Host()
+    ends.callback(monitor.stop)
+    monitor.tick()
+    began = clock.now
+    admin = ends.enter_context(replica.client())
+    ends.callback(admin.execute_command, "REPLICAOF", "127.0.0.1", primary.port)
+    admin.execute_command("REPLICAOF", "NO", "ONE")
+    told: list[str] = []
+    while not told and clock.now < began + 100:
+        clock.now += max(REST, TICK)
+        incidents.step(Conditions(backend.health).look(), clock.now, TERMS, watched=0)
+        told = [notice.key for notice in iter(lambda: incidents.take(clock.now, TERMS), None)]
+        monitor.tick()
+    assert told == [REPLICA_CONNECTION_FAILED.name]
+    assert clock.now - began <= 30 - 2 * TICK  # its message is on the way then, however long SNS takes
 
 
 def looks_well(app: Flask) -> None:
