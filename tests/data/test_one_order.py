@@ -8,11 +8,12 @@ from functools import partial
 import pytest
 
 from devservers.processes import wait_until
+from tests.faults.proxy import HANG
 from tests.support.site.browser import Browser
 from tests.support.site.hosts import Worker
 
 from .conftest import HostMaker
-from .support import COUNTED, FIVE, KINDS, cut, look, send, session_of
+from .support import COUNTED, FIVE, KINDS, MINIMAL, cut, home, look, reported, send, session_of, told
 
 CLOCK_ERROR = 1.0
 """Seconds by which a host may be wrong about the clock of Redis, see ``docs/guarantees.md``: it estimates that from the
@@ -80,9 +81,23 @@ def test_d4_a_blind_write_is_not_lost_to_another_key_of_its_category(host: HostM
         with cut(lost):
             send(browser, lost, "/set", 2, source_lang="blind")
             send(browser, elsewhere, "/set", 0, input_text="after")
+        home(elsewhere)  # a busy machine may have it wait in that one's journal, too
         for worker in (lost, elsewhere):
             shown = look(browser, worker, 0)
-            assert (shown["blind"], shown["text"], shown["list"]) == ("blind", "after", FIVE)
+            assert (shown["blind"], shown["text"], shown["list"]) == ("blind", "after", FIVE), told(lost, elsewhere)
+
+
+def test_d4_a_blind_write_whose_request_finds_no_database_says_that_it_is_not_kept(host: HostMaker) -> None:
+    """It begins at level 2, and asks whose session it is. Sent again when the database answers, it is kept."""
+    with host(workers=2) as a:
+        lost, healthy = a.workers
+        browser = session_of("user", healthy)
+        with cut(lost):
+            with lost.database.failing(HANG):
+                shown = browser.at(lost.url).send("/set", source_lang="not kept").json
+            assert (shown["level"], reported(lost)) == (MINIMAL, 1), told(lost)
+            send(browser, lost, "/set", 2, source_lang="blind")
+        assert look(browser, lost, 0)["blind"] == "blind", told(lost)
 
 
 def test_d4_the_later_of_two_blind_writes_to_one_key_stays(host: HostMaker) -> None:

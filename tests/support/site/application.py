@@ -75,11 +75,11 @@ def _about() -> dict[str, Any]:
     """Return the part that every page answers: where this request stands."""
     return {
         "pid": os.getpid(),
-        "level": session.level,
         "user": session.get(USER),
         "role": session.get(ROLE),
         "unverified": session.unverified,
         "available": session.available(FEATURE),
+        "level": session.level,  # last: a store that fails when it is asked for the others makes it worse
     }
 
 
