@@ -25,6 +25,7 @@ from ..policy.rows import AuthRow
 from ..stores.backend import Backend
 from ..stores.host.board import Shared
 from ..stores.host.entries import Carry, PendingWrite
+from ..stores.host.journal import LINGER
 from ..stores.host.opening import is_full
 from ..stores.redis.commands import new_write_id
 from ..stores.redis.records import ABSENT, SINCE, TIME, Merge, Merged, MergeStep, Outcome
@@ -49,12 +50,6 @@ _Group = Sequence[PendingWrite]
 
 _Place = tuple[str, str]
 """The digest of a session, and a category."""
-
-
-LINGER = 5.0
-"""Seconds after a recovery during which a slower sibling worker may still read the published copies, and after a
-worker's last announcement that it is in an outage: one of these may be missed. A copy is kept for as long after a
-merge: its replica may not have that yet."""
 
 
 class MergedCopies:

@@ -151,19 +151,17 @@ class JournalWriter:
         return overlay is not NOTHING and (not overlay.is_known or any(map(overlay.has_writes, names)))
 
     def written(self, digest: str, names: Iterable[str], scope: RequestScope | None = None) -> None:
-        """Share what Redis has just taken of these categories with the other workers, if the journal holds anything.
-
-        While the journal holds anything, a worker of the host may not reach Redis: it shall see them, too.
-        """
-        if not self._is_empty(scope) and (copies := self._fallback.copies(digest, names)):
+        """Share what Redis has just taken of these categories with the other workers, while one of them may not reach
+        Redis: it shall see them, too."""
+        if self._has_readers(scope) and (copies := self._fallback.copies(digest, names)):
             self.publish(copies, scope)
 
-    def _is_empty(self, scope: RequestScope | None) -> bool:
+    def _has_readers(self, scope: RequestScope | None) -> bool:
         try:
-            return self._journal.is_empty(_wait(scope))
+            return self._journal.has_readers(_wait(scope))
         except StoreError as error:
             self._did_not_say(error)
-            return not is_busy(error)
+            return is_busy(error)
 
     def _did_not_say(self, error: StoreError) -> None:
         """Report that a question to the journal failed. Nothing was to be kept: that it was busy is no alert."""

@@ -73,7 +73,8 @@ def test_the_log_says_when_a_store_is_used_again(
 def test_an_outage_has_two_warnings_however_many_requests_it_meets(
     make_app: MakeApp, primary: Valkey, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The store is lost, and is used again; an info says when nothing waits any more."""
+    """The store is lost, and is used again; an info says when nothing waits any more. On a busy machine there may be
+    another line on the way, as of another cause: a server that listens and is still loading."""
     app = make_app(HEALTH_INTERVAL=0.2)
     users, said = [signed_in(app) for _ in range(12)], "nothing waits in the journal any more"
     with caplog.at_level("INFO", "flask_langpont_session"):
@@ -88,8 +89,11 @@ def test_an_outage_has_two_warnings_however_many_requests_it_meets(
             primary.start()
         wait_until(lambda: said in caplog.text, "that all is merged")
     assert [client.get("/all").json["input_text"] for client in users] == list(map(str, range(48, 60)))
-    lost, again = [record.getMessage() for record in caplog.records if record.levelname != "INFO"]
-    assert "is lost" in lost and "again, after" in again
+    lost, *others, again = [
+        record.__dict__["langpont_event"] for record in caplog.records if record.levelname != "INFO"
+    ]
+    assert (lost, again) == ("store_lost", "store_back")
+    assert len(others) == len({*others} - {lost, again}), others  # each of them once
     assert "changes merged: 12" in caplog.text
 
 

@@ -9,6 +9,7 @@ and a request asks one question only, :meth:`Journal.is_empty`, which is answere
 from __future__ import annotations
 
 import logging
+import math
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -98,16 +99,23 @@ class Look(NamedTuple):
 
     :param counter: of commits, and `word`: what it said then; None: the file may have changed already.
     :param is_empty: whether there was nothing.
+    :param is_outage: whether an outage was announced.
     :param named: the sessions of which there was anything; None: there are too many, or it concerns any session.
     """
 
     counter: CommitCounter | None
     word: bytes
     is_empty: bool
+    is_outage: bool
     named: frozenset[str] | None
 
 
-_NOTHING = Look(None, b"", False, None)
+_NOTHING = Look(None, b"", False, False, None)
+
+LINGER = 5.0
+"""Seconds after an outage during which a slower sibling worker may still read the published copies, and after a
+worker's last announcement that it is in an outage: one of these may be missed. A copy is kept for as long after a
+merge: its replica may not have that yet."""
 
 
 class LastLook:
@@ -117,6 +125,7 @@ class LastLook:
         self._file = file
         # One value, so that no thread sees half of it: when the file was last looked at, and what was seen.
         self._seen = _NOTHING
+        self._outage_at = -math.inf
         self._others: object = None
 
     def seen(self, wait: float | None) -> Look:
@@ -130,10 +139,18 @@ class LastLook:
             with suppress(OSError):
                 word = None if counter is None else counter.committed()
             if not self._is_current(known := self._seen):
+                was_outage = known.is_outage
                 known = self._seen = _seen(
                     None if word is None else counter, word or b"", *db.execute(_LOOK).fetchone()
                 )
+                if was_outage or known.is_outage:
+                    self._outage_at = time.monotonic()
         return known
+
+    def has_readers(self, wait: float | None = None) -> bool:
+        """Return whether a worker of this host may read copies: one announces an outage, or did lately."""
+        known = self.seen(wait)
+        return known.is_outage or (not known.is_empty and time.monotonic() - self._outage_at < LINGER)
 
     def is_silent_about(self, digest: str, wait: float | None = None) -> bool:
         """Return whether the journal has nothing of this session. While much waits, False: an overlay tells.
@@ -169,14 +186,15 @@ class LastLook:
 
     def forget(self) -> None:
         """Have the next call look again."""
-        self._seen = _NOTHING
+        self._seen = _NOTHING._replace(is_outage=self._seen.is_outage)
 
 
 def _seen(counter: CommitCounter | None, word: bytes, outages: int, users: int, sessions: str) -> Look:
     """:param sessions: how many entries of sessions there are, at least, and of which sessions."""
     number, *named = sessions.split(",")
     are_named = not users and int(number) <= _MOST_NAMED
-    return Look(counter, word, not (outages or users or named), frozenset(named) if are_named else None)
+    is_empty = not (outages or users or named)
+    return Look(counter, word, is_empty, bool(outages), frozenset(named) if are_named else None)
 
 
 class Journal:
@@ -196,6 +214,7 @@ class Journal:
     :ivar clock: seconds since 1970, of all workers of the host: order and age go by it, see :class:`.HostClock`.
     :ivar board: what the workers of the host tell each other, in the same file.
     :ivar is_silent_about: gets a digest and, perhaps, a `wait`, see :meth:`LastLook.is_silent_about`.
+    :ivar has_readers: see :meth:`LastLook.has_readers`.
     :ivar was_empty: see :meth:`LastLook.was_empty`; `changed`: see :meth:`LastLook.changed`.
     :ivar revocations: the sessions and users whose end has not reached every store.
     """
@@ -209,6 +228,7 @@ class Journal:
         self.clock, self.codec, self._limits = board.clock, board.codec, board.limits
         self._last_look = look = LastLook(file)
         self.is_silent_about, self.was_empty, self.changed = look.is_silent_about, look.was_empty, look.changed
+        self.has_readers = look.has_readers
         self.revocations = RevocationQueue(file, clock=self.clock)
 
     def open(self) -> None:

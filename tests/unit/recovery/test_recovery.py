@@ -25,12 +25,11 @@ from flask_langpont_session.policy.copies import CategoryCopy, SharedCopy
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.rows import AuthEntry, AuthRow, ChangedRows, EndedSession, Found, Position
 from flask_langpont_session.recovery import steps
-from flask_langpont_session.recovery.merges import LINGER
 from flask_langpont_session.recovery.recovery import Progress, Recovery
 from flask_langpont_session.recovery.steps import AT_ONCE, BATCH, PIPELINE, Reach
 from flask_langpont_session.stores.backend import Backend
 from flask_langpont_session.stores.host.entries import WIPED_FIELD, PendingWrite, put_carry, take_carry_back
-from flask_langpont_session.stores.host.journal import Carry, journal_at
+from flask_langpont_session.stores.host.journal import LINGER, Carry, journal_at
 from flask_langpont_session.stores.host.opening import full
 from flask_langpont_session.stores.memory.memory import Memory
 from flask_langpont_session.stores.redis.records import (

@@ -19,6 +19,7 @@ from devservers.processes import LONG
 from flask_langpont_session.policy.changes import Basis, Operation
 from flask_langpont_session.policy.copies import CategoryCopy, SharedCopy, mark_of_copy
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
+from flask_langpont_session.stores.host import journal as journal_module
 from flask_langpont_session.stores.host.commit_counter import SIZE, CommitCounter
 from flask_langpont_session.stores.host.entries import NOTHING, WIPED_FIELD, Overlay, PendingPush
 from flask_langpont_session.stores.host.journal import Carry, Journal, journal_at
@@ -82,6 +83,20 @@ def test_what_another_process_writes_is_known_at_once(durable: Journal, sibling:
     assert durable.is_silent_about("x")
     sibling.forget_writes(sibling.pending_writes())
     assert durable.is_silent_about("d")
+
+
+def test_copies_have_readers_in_an_outage_and_shortly_after_it(
+    durable: Journal, sibling: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker of the host announces the outage, or may announce it again soon; a copy that is left over has none."""
+    sibling.board.publish_copies([SharedCopy("d", "ui", CategoryCopy(1, {}))])
+    assert not durable.has_readers()
+    sibling.board.announce_outage("primary")
+    assert durable.has_readers()
+    sibling.board.outage_over("primary")
+    assert durable.changed() and durable.has_readers()
+    monkeypatch.setattr(journal_module, "LINGER", 0.0)
+    assert not durable.has_readers()
 
 
 @pytest.mark.parametrize(("sessions", "is_silent"), [(50, True), (51, False)])
