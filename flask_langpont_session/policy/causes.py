@@ -83,6 +83,9 @@ SLOW = "Slow"
 PROMOTED = "Promoted"
 """Words of :attr:`.StoreError.cause` that errors of Redis and of databases share."""
 
+LACKS_RIGHT = "its user lacks a right"
+"""A :attr:`Cause.word`."""
+
 _Row = tuple[Sequence[str], ErrorClass | None, tuple[str, ...], str, str]
 """Roles, class (None: any), how the error's cause begins (empty: however it does), its word, and what helps: with
 ``{setting}``, that says where the store is, and ``{file}``, of SQLite."""
@@ -119,7 +122,7 @@ ROWS: tuple[_Row, ...] = (
         _A,
         ("certificate:", "TLS:"),
         "its certificate is not trusted",
-        "give the server a certificate that is trusted and names its host, or correct the setting that is named",
+        "give the server a certificate that is trusted, has not expired and names its host, or correct the setting",
     ),
     (
         _ALL,
@@ -166,7 +169,7 @@ ROWS: tuple[_Row, ...] = (
         _REDIS,
         _A,
         ("right:",),
-        "its user lacks a right",
+        LACKS_RIGHT,
         "give its user what it lacks; `flask langpont doctor --only redis-rights` prints the command",
     ),
     (
@@ -180,7 +183,7 @@ ROWS: tuple[_Row, ...] = (
         (DATABASE,),
         _A,
         ("InsufficientPrivilege", "OperationalError 1142", "OperationalError 1143", "OperationalError 1227"),
-        "its user lacks a right",
+        LACKS_RIGHT,
         "give its user what it lacks; `flask langpont doctor --only database-rights` prints it",
     ),
     (

@@ -147,11 +147,14 @@ class Backend:
 
     def promotion_of(self, store: str) -> StoreError | None:
         """Return what is wrong with a replica that has introduced itself as a primary beside its own one; None: it has
-        not. After a failover it is that primary itself, and a service may have one server for both.
-
-        :raises StoreError: its shard is not known, or not any more.
+        not. After a failover it is that primary itself, and a service may have one server for both. A shard may be gone
+        at any time, which is wrong, too.
         """
-        its, theirs = (self.endpoint(f"{role}{shard_of(store)}").server_identity.server for role in (REPLICA, PRIMARY))
+        try:
+            replica, primary = (self.endpoint(f"{role}{shard_of(store)}") for role in (REPLICA, PRIMARY))
+        except StoreError as error:
+            return error
+        its, theirs = replica.server_identity.server, primary.server_identity.server
         if not (its.run_id and theirs.run_id and its.is_primary and theirs.is_primary) or its.run_id == theirs.run_id:
             return None
         return StoreError(store, ErrorClass.UNREACHABLE, PROMOTED)

@@ -17,10 +17,12 @@ from flask_langpont_session.ops.alerts.alerts import TERMS, TICK
 from flask_langpont_session.ops.alerts.conditions import Conditions
 from flask_langpont_session.ops.alerts.incidents import Host
 from flask_langpont_session.ops.alerts.table import REPLICA_CONNECTION_FAILED
+from flask_langpont_session.ops.diagnosis.watching import Watcher
 from flask_langpont_session.policy.causes import EMPTIED, OTHER_CLOCK, cause_of
 from flask_langpont_session.policy.errors import StoreError
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, REPLICA
 from flask_langpont_session.recovery.monitor import REST, Monitor
+from flask_langpont_session.stores.backend import Backend
 from tests.support.clock import Clock
 
 from .behind import emptied, sign_in
@@ -176,6 +178,19 @@ def test_the_alert_of_a_promoted_replica_comes_within_30_seconds(
         monitor.tick()
     assert told == [REPLICA_CONNECTION_FAILED.name]
     assert clock.now - began <= 30 - 2 * TICK  # its message is on the way then, however long SNS takes
+
+
+def test_a_shard_that_is_gone_while_status_looks_is_told(make_app: MakeApp, replica: Valkey) -> None:
+    """It answered, and its cluster gave it up before it was looked whether it had been promoted."""
+    backend = parts(make_app(REPLICA_URL=replica.url)).backend
+
+    def gone(store: str) -> StoreError | None:
+        return Backend.promotion_of(backend, f"{store}:7")
+
+    backend.promotion_of = gone  # type: ignore[method-assign]
+    answer = Watcher(backend).look().stores[REPLICA]
+    assert answer.error is not None and answer.error.cause == "NoSuchShard"
+    assert answer.problem
 
 
 def looks_well(app: Flask) -> None:

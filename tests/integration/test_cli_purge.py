@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,12 +12,13 @@ import sqlalchemy as sa
 
 from devservers.processes import LONG, wait_until
 from devservers.servers import Postgres, Valkey
-from flask_langpont_session.ops.cli.purge import Lines
 from flask_langpont_session.stores.sql.tables import METADATA, SESSIONS
+from tests.support.clock import Clock
 
-from .behind import emptied
+from .behind import emptied, row, sign_in
+from .conftest import MakeApp, parts
 from .flask_command import RunningCommand, run_flask
-from .shop import write_shop
+from .shop import run, write_shop
 
 PURGE = ["--app", "shop", "langpont", "purge"]
 
@@ -77,11 +79,42 @@ def waits(engine: sa.Engine) -> bool:
         return bool(connection.execute(sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")).scalar())
 
 
-def test_there_is_a_line_now_and_then() -> None:
+def test_there_is_a_line_now_and_then(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
     """The progress is told now and then, not for each portion."""
-    said, now = list[str](), [0.0]
-    tell = Lines(said.append, lambda: now[0])
-    for _ in range(50):
-        tell(1000)
-        now[0] += 0.5
-    assert said == ["21000 rows deleted so far", "41000 rows deleted so far"]
+    app, clock, portions = make_app(), Clock(), iter([1000] * 50 + [0])
+
+    def portion(*_: object) -> int:
+        clock.now += 0.5
+        return next(portions)
+
+    monkeypatch.setattr(parts(app).backend.database.upkeep, "purge", portion)
+    monkeypatch.setattr(time, "monotonic", clock)
+    said = run(app, "purge").stderr
+    assert said.splitlines() == ["20000 rows deleted so far", "40000 rows deleted so far"]
+
+
+def test_a_user_without_delete_signs_in_and_out_and_purge_names_the_right(
+    make_app: MakeApp, postgres: Postgres
+) -> None:
+    """No request needs it. `doctor` names it before the first night."""
+    owner = emptied(postgres)
+    make_app(DATABASE_URL=owner)
+    engine = sa.create_engine(owner, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        connection.exec_driver_sql("CREATE ROLE thrifty LOGIN PASSWORD 'thrifty'")
+        connection.exec_driver_sql("GRANT SELECT, INSERT, UPDATE ON langpont_sessions, langpont_users TO thrifty")
+        try:
+            url = sa.make_url(owner).set(username="thrifty", password="thrifty")
+            app = make_app(DATABASE_URL=url.render_as_string(hide_password=False))
+            client = sign_in(app)
+            client.post("/logout")
+            signed_out = not row(app, client.digest)["live"]
+            status = run(app, "status")
+            connection.exec_driver_sql("UPDATE langpont_sessions SET absolute_expires_at = 0")
+            purge, doctor = run(app, "purge"), run(app, "doctor", "--only", "database-rights")
+        finally:
+            connection.exec_driver_sql("DROP OWNED BY thrifty")
+            connection.exec_driver_sql("DROP ROLE thrifty")
+    assert (signed_out, status.exit_code) == (True, 0)
+    assert (purge.exit_code, "GRANT DELETE ON langpont_sessions TO its user" in purge.output) == (1, True), purge.output
+    assert "its user lacks DELETE on langpont_sessions" in doctor.output

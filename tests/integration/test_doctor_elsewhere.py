@@ -22,7 +22,7 @@ from tests.topologies.redis8 import Redis8
 from .behind import emptied
 from .conftest import MakeApp, parts
 from .shop import run
-from .tls import Authority
+from .tls import Authority, TlsFront
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +86,30 @@ def test_a_database_elsewhere(make_app: MakeApp, postgres: Postgres, mode: str) 
     url = url.update_query_dict({"hostaddr": "127.0.0.1", "sslmode": mode})
     [said] = told(make_app(DATABASE_URL=url.render_as_string(hide_password=False)), "database-tls")
     assert said.startswith(("warning database-tls", "failure database-tls")) and said.endswith("without TLS")
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+def test_the_certificate_of_a_database_expires(
+    make_app: MakeApp, postgres: Postgres, tmp_path: Path, driver: str
+) -> None:
+    """Whoever looks in time is warned by `doctor`; after its end `status` speaks of the certificate."""
+    pytest.importorskip(driver)
+    authority, url = Authority(tmp_path), sa.make_url(emptied(postgres)).set(host="localhost")
+    tls = {"sslmode": "verify-full", "sslrootcert": str(authority.certificate)}
+
+    context = authority.context(["localhost"])
+    with TlsFront(context, postgres.port, asked=True) as front:
+        there = url.set(drivername=f"postgresql+{driver}", port=front.port).update_query_dict(tls)
+        app = make_app(DATABASE_URL=there.render_as_string(hide_password=False))
+        [late] = told(app, "database-tls")
+        context.load_cert_chain(authority.issue(["localhost"], days=13))
+        [soon] = told(app, "database-tls")
+        context.load_cert_chain(authority.issue(["localhost"], expired=True))
+        parts(app).backend.database.engine.dispose()
+        over = " ".join(run(app, "status").output.split())
+    assert late == "ok database-tls TLS, on this host"
+    assert soon.startswith("warning database-tls its certificate expires on ")
+    assert "certificate: not trusted" in over and "has not expired" in over, over
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has processes of other users")

@@ -8,7 +8,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Self
 
@@ -89,11 +89,13 @@ class TlsFront:
 
     :param context: of the server.
     :param port: of 127.0.0.1, where the server is that speaks no TLS.
+    :param asked: a client asks in plain whether there is TLS, as one of PostgreSQL does.
     """
 
-    def __init__(self, context: ssl.SSLContext, port: int) -> None:
+    def __init__(self, context: ssl.SSLContext, port: int, *, asked: bool = False) -> None:
         self._context = context
         self._target = port
+        self._asked = asked
         self._over = threading.Event()
         self._threads: list[threading.Thread] = []
         self.port = 0
@@ -125,6 +127,7 @@ class TlsFront:
         with (
             suppress(OSError),  # connections end as clients like, in the middle of a handshake too
             client,
+            self._agreed(client),
             self._context.wrap_socket(client, server_side=True) as visitor,
             socket.create_connection(("127.0.0.1", self._target), 5) as server,
         ):
@@ -139,6 +142,11 @@ class TlsFront:
                         continue
                 if not _hand_on(visitor, server):
                     return
+
+    def _agreed(self, client: socket.socket) -> AbstractContextManager[None]:
+        if self._asked and client.recv(8, socket.MSG_WAITALL):
+            client.sendall(b"S")
+        return nullcontext()
 
 
 def _hand_on(one: socket.socket, other: socket.socket) -> bool:

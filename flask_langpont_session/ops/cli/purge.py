@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 import click
 from flask.cli import with_appcontext
 
 from ...extension import state_of
+from ...policy.causes import LACKS_RIGHT, cause_of
 from ...policy.errors import StoreError
 from .signals import interruptions
 from .words import counted
@@ -31,35 +31,19 @@ def purge(days: int) -> None:
     code 130 or 143. The next run begins with what is left. Exit code 1 if the database does not answer.
     """
     database, grace_ms, deleted = state_of().backend.database, days * _DAY_MS, 0
-    tell = Lines(lambda line: click.echo(line, err=True))
+    next_at = time.monotonic() + _PAUSE
     try:
         with interruptions() as interrupted_by:
             while not interrupted_by and (now := database.upkeep.purge(grace_ms, _PORTION)) > 0:
                 deleted += now
-                tell(now)
+                if time.monotonic() >= next_at:
+                    click.echo(f"{deleted} rows deleted so far", err=True)
+                    next_at = time.monotonic() + _PAUSE
     except StoreError as error:
-        raise click.ClickException(f"{error}; rows deleted before that: {deleted}") from None
+        is_right = cause_of(error).word == LACKS_RIGHT
+        cure = "; purge alone needs DELETE: GRANT DELETE ON langpont_sessions TO its user" if is_right else ""
+        raise click.ClickException(f"{error}; rows deleted before that: {deleted}{cure}") from None
     if interrupted_by:
         click.echo(f"Interrupted: {counted(deleted, 'row')} deleted; the next run goes on with the others.", err=True)
         raise SystemExit(128 + interrupted_by[0])
     click.echo(f"{counted(deleted, 'row')} deleted.")
-
-
-class Lines:
-    """Says now and then how many rows were deleted.
-
-    :param clock: monotonic seconds.
-    """
-
-    def __init__(self, say: Callable[[str], object], clock: Callable[[], float] = time.monotonic) -> None:
-        self._say = say
-        self._clock = clock
-        self._next_at = clock() + _PAUSE
-        self._done = 0
-
-    def __call__(self, more: int) -> None:
-        """Note that more rows were deleted, and say so if it is time."""
-        self._done += more
-        if self._clock() >= self._next_at:
-            self._say(f"{self._done} rows deleted so far")
-            self._next_at = self._clock() + _PAUSE

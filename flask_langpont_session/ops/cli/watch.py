@@ -63,10 +63,6 @@ def _line(look: Look) -> None:
     click.echo(f"{_clock(look.at)}  {'  '.join(f'{name} {text}' for name, text, _ in _parts(look))}")
 
 
-def _object(look: Look) -> None:
-    click.echo(json.dumps(_as_object(look)))
-
-
 def _screen(look: Look) -> None:
     click.clear()
     click.echo(f"{_clock(look.at)}  until Ctrl-C")
@@ -109,9 +105,9 @@ def _clock(at: float) -> str:
     return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S}"
 
 
-def _as_object(look: Look) -> dict[str, Any]:
+def _object(look: Look) -> None:
     journal = look.journal
-    return {
+    told: dict[str, Any] = {
         "at": datetime.fromtimestamp(look.at, UTC).isoformat(timespec="milliseconds"),
         "level": look.level,
         "level_name": LEVELS[look.level],
@@ -129,6 +125,7 @@ def _as_object(look: Look) -> dict[str, Any]:
         "processes": look.processes,
         "announced": list(look.announced),
     }
+    click.echo(json.dumps(told))
 
 
 def _rounded(seconds: float | None) -> float | None:

@@ -3,8 +3,10 @@ back, and no table is made."""
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,9 @@ from .read_host import file_at
 from .read_redis import PATIENCE, end_of, quickest
 
 _LOCAL = ("", "localhost", "127.0.0.1", "::1")
+_IS_THERE_TLS = bytes.fromhex("00000008 04d2162f")
+"""PostgreSQL's SSLRequest."""
+
 _RIGHTS = ("SELECT", "INSERT", "UPDATE", "DELETE")
 
 
@@ -174,13 +179,32 @@ def _libpq(connection: Any) -> Transport:
     asked = info.get_parameters() if hasattr(info, "get_parameters") else info.dsn_parameters
     is_encrypted = info.ssl_in_use if hasattr(info, "ssl_in_use") else connection.pgconn.ssl_in_use
     mode, host = asked.get("sslmode", "prefer"), info.host or ""
+    is_checked, place = mode in ("verify-ca", "verify-full"), asked.get("hostaddr") or host
     return Transport(
         is_local=host in _LOCAL or host.startswith("/"),
         is_encrypted=bool(is_encrypted),
-        checks_certificate=mode in ("verify-ca", "verify-full"),
+        checks_certificate=is_checked,
         checks_name=mode == "verify-full",
         has_credentials=bool(info.password),
+        ends_at=_end_of_certificate(place, info.port, asked.get("sslrootcert")) if is_checked else None,
     )
+
+
+def _end_of_certificate(host: str, port: int, authorities: str | None) -> float | None:
+    """Return :attr:`.Transport.ends_at` of a PostgreSQL whose certificate libpq, which does not show it, has checked.
+
+    :param authorities: sslrootcert.
+    """
+    default = Path("~/.postgresql/root.crt").expanduser()
+    with suppress(OSError):
+        context = ssl.create_default_context(cafile=None if authorities == "system" else authorities or default)
+        context.check_hostname = False
+        with socket.create_connection((host, port), PATIENCE) as plain:
+            plain.sendall(_IS_THERE_TLS)
+            plain.recv(1)
+            with context.wrap_socket(plain) as wire:
+                return end_of(wire)
+    return None
 
 
 def _tables(connection: Connection) -> tuple[dict[str, dict[str, Column]], dict[str, frozenset[tuple[str, ...]]]]:

@@ -56,6 +56,7 @@ def _server(backend: Backend, endpoint: Endpoint) -> Server:
     """
     took, clock = quickest(lambda: endpoint.time_ms(timeout=PATIENCE) / 1000)
     [info], [user] = _ask(endpoint, ("INFO",)), _ask(endpoint, ("ACL", "WHOAMI"))
+    name = user.decode(errors="replace") if isinstance(user, bytes) else ""  # it may not ask, or there are no users
     began = time.perf_counter()
     try:
         connection = endpoint.link.beside(PATIENCE)
@@ -64,7 +65,7 @@ def _server(backend: Backend, endpoint: Endpoint) -> Server:
     connecting = time.perf_counter() - began
     try:
         transport = transport_of(connection)
-        user_name = _name(user) or getattr(connection, "username", None) or Unknown("it may not ask for its name")
+        user_name = name or getattr(connection, "username", None) or Unknown("it may not ask for its name")
     finally:
         connection.disconnect()
     return Server(
@@ -146,11 +147,6 @@ def end_of(wire: Any) -> float | None:
 def _is_refused(reply: Any) -> bool:
     """Return whether a reply is an error for want of a right; other errors mean that the question was understood."""
     return isinstance(reply, Exception) and translate("", reply).error_class is ErrorClass.IDENTITY_REFUSED
-
-
-def _name(reply: Any) -> str:
-    """Return a user's name; empty: the user may not ask for its own name, or the server has no users."""
-    return reply.decode(errors="replace") if isinstance(reply, bytes) else ""
 
 
 def info_of(reply: Any) -> Mapping[str, str] | Unknown:

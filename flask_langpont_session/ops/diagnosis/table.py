@@ -164,7 +164,7 @@ CHECKS: tuple[Check, ...] = (
     ),
     _of_database(
         database.database_tls,
-        "TLS to a database that is not on this host; certificate and host name are checked; its end, with PyMySQL",
+        "TLS to a database that is not on this host; certificate and host name are checked; its end",
         "whatever is on the way could read and change which user a session belongs to",
     ),
     _of_primary(
