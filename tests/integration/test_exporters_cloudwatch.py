@@ -554,7 +554,8 @@ def test_a_missing_region_is_found_at_start(make_exporting: MakeApp, aws: pytest
 
 
 def test_an_application_that_exports_nothing_pays_nothing(primary: Valkey, tmp_path: Path) -> None:
-    """No import of boto3, prometheus_client or an exporter, and no thread; nor of what takes over old sessions."""
+    """No import of boto3, prometheus_client or an exporter, and no thread; nor of what takes over old sessions. Before
+    the first request there is no thread at all: a server that forks its workers then would hand down its lock."""
     program = """
         import json, sys, threading
         from flask import Flask
@@ -562,7 +563,9 @@ def test_an_application_that_exports_nothing_pays_nothing(primary: Valkey, tmp_p
         app = Flask("app", instance_path=sys.argv[1])
         app.testing = True
         app.config.update(SECRET_KEY="x" * 40, LANGPONT_SESSION_REDIS_URL=sys.argv[2])
+        app.config.update(LANGPONT_SESSION_JOURNAL=sys.argv[1] + "/journal")
         LangPontSession(app)
+        assert threading.enumerate() == [threading.main_thread()], threading.enumerate()
         app.test_client().get("/")
         own = ("ops.alerts", "adoption", "ops.exporters")
         heavy = ("boto3", "botocore", "prometheus_client")

@@ -270,7 +270,7 @@ class JournalFile:
 
     def open(self) -> None:
         """Make sure that the file can be written, in this thread: a server that forks next has no more threads."""
-        task = Task(lambda db: None, _deadline(None), forced=True, is_entry=True)
+        task = Task(lambda db: None, _deadline(None, attends=False), forced=True, is_entry=True)
         written = self._execute([task])
         _deliver(self.writer.place, written)
         task.result()
