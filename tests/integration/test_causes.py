@@ -127,9 +127,11 @@ def test_the_cause_is_the_present_one(
     wait_until(lambda: causes() == {PRIMARY: "refuses the password"}, "the password")
     primary.kill()
     wait_until(lambda: causes() == {PRIMARY: "refuses connections"}, "that it is away")
-    assert caplog.text.count("session store primary is still lost, for another reason: unreachable (") == 1
+    line = "session store primary is still lost, for another reason: unreachable (refuses connections)"
+    wait_until(lambda: line in caplog.text, "a line, which may come a moment after the page says so")
     primary.start()
     wait_until(lambda: causes() == {}, "that it is back")
+    assert caplog.text.count(line) == 1
     assert parts(app).health.error(DATABASE) is None
 
 
