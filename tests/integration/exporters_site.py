@@ -18,6 +18,7 @@ from flask import Flask, session
 from devservers.constants import extended
 from devservers.processes import LONG, children, spawn, wait_until
 from flask_langpont_session.extension import state_of
+from flask_langpont_session.support import threads
 from tests.support.patience import wait_for_the_journal
 
 from .conftest import PATIENT
@@ -37,6 +38,7 @@ def create_app() -> Flask:
     state_of(app).backend.database.upkeep.create_tables()
     if "QUIET" in os.environ:
         be_quiet(app)
+        threads.EXIT_WAIT = 20.0  # less than the 30 s after which gunicorn kills a worker
 
     @app.post("/set")
     def set_language() -> str:

@@ -241,7 +241,7 @@ class Answering(BaseHTTPRequestHandler):
         self.server.hits += 1
         self.rfile.read(int(self.headers["Content-Length"]))
         if self.server.answer is None:
-            self.server.over.wait(30)
+            self.server.over.wait(LONG)
             return
         status, code = self.server.answer
         body = b"\xff\x00" if code == NONSENSE else json.dumps({"__type": code} if code else {}).encode()
@@ -409,7 +409,7 @@ APPLICATION = """
 """
 
 
-PATIENCE = 15
+PATIENCE = LONG / 2
 """Seconds that a process is given to end: many times what it may take, and half of what an endpoint hangs for."""
 
 
@@ -456,7 +456,6 @@ def test_a_forked_child_publishes_its_own(moto: str, primary: Valkey, tmp_path: 
     assert statistics(catalogue.SESSIONS_CREATED)["Sum"] == 5
 
 
-@pytest.mark.real_time("the end of a process waits 1.8 seconds for what it publishes")
 def test_workers_publish_what_is_left_at_sigterm(moto: str, primary: Valkey, tmp_path: Path) -> None:
     """Each worker publishes what it has counted in one request or two, also if it was forked with a loaded
     application."""
