@@ -439,6 +439,8 @@ def test_a_process_ends_in_time_while_the_endpoint_hangs(endpoint: Endpoint, pri
 
 
 FORKING = """
+    from flask_langpont_session.support import threads
+    threads.EXIT_WAIT = 20.0  # however late this machine is
     visit(2)
     child = os.fork()
     if child == 0:

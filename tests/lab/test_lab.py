@@ -91,13 +91,14 @@ def assert_each_server_was_told_of(lab: Running) -> None:
 
 
 def assert_the_doctor_is_content(lab: Running) -> None:
-    """Assert that nothing fails, and that each warning is one that the demo has on purpose."""
+    """Assert that nothing fails, and that each warning is one that the demo has on purpose. On a busy machine the
+    workers may have no near cache yet."""
     assert lab.process.stdout is not None
     first = next(line for line in lab.process.stdout if "flask langpont doctor" in line)
     counts = {name: int(number) for number, name in re.findall(r"(\d+) (\w+?)s?\b", first)}
     warnings = [next(lab.process.stdout).split() for _ in range(counts["warning"])]
     assert counts["failure"] == 0
-    assert {name for _, name, *_ in warnings} <= {f"{name}:" for name in OF_THE_DEMO}
+    assert {name for _, name, *_ in warnings} <= {f"{name}:" for name in (*OF_THE_DEMO, "near-cache")}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children of their parent's end")
