@@ -11,7 +11,7 @@ def test_both_requests_are_followed_from_flask_to_the_stores() -> None:
     """A read goes through the session, the request and Redis; a write goes on to the database."""
     read, write = ([int(part) for part in figure.value.split(" / ")] for figure in figures.traced_requests())
     assert all(0 < fewer < more for fewer, more in zip(read, write, strict=True))
-    assert read[0] < read[1] > read[2] > 20
+    assert read[0] < read[1] and read[2] > 20
 
 
 PRIVATE = """
