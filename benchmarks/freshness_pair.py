@@ -185,7 +185,7 @@ class Worker:
         until, pause = time.monotonic() + LONG, 0.005
         while not condition():
             assert time.monotonic() < until, f"not within {LONG:g} s: {what}"
-            time.sleep(pause)
+            time.sleep(pause)  # the host merges what waits in such a pause, so no fixed one fits a busy machine
             pause = min(2 * pause, 0.32)
 
     def _tell(self, *words: str) -> None:

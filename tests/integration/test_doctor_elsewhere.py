@@ -92,7 +92,7 @@ def test_a_database_elsewhere(make_app: MakeApp, postgres: Postgres, mode: str) 
 def test_the_certificate_of_a_database_expires(
     make_app: MakeApp, postgres: Postgres, tmp_path: Path, driver: str
 ) -> None:
-    """Whoever looks in time is warned by `doctor`; after its end `status` speaks of the certificate."""
+    """`doctor` warns in the weeks before the certificate ends; after that, `status` names the certificate."""
     pytest.importorskip(driver)
     authority, url = Authority(tmp_path), sa.make_url(emptied(postgres)).set(host="localhost")
     tls = {"sslmode": "verify-full", "sslrootcert": str(authority.certificate)}
