@@ -42,11 +42,13 @@ class Evaluation(NamedTuple):
     """Expressions over figures and rules, and the values that they must have.
 
     :param expected: the number of a look, an expression, and each sample's labels with its value.
+    :param told: the number of a look, the one alert of a name that fires then, its labels and its annotations.
     """
 
     name: str
     series: Series
     expected: Iterable[tuple[int, str, Mapping[str, float]]]
+    told: Iterable[tuple[int, str, Mapping[str, str], Mapping[str, str]]] = ()
 
 
 def evaluate(folder: Path, *evaluations: Evaluation) -> None:
@@ -67,8 +69,16 @@ def evaluate(folder: Path, *evaluations: Evaluation) -> None:
                 }
                 for look, expression, samples in expected
             ],
+            "alert_rule_test": [
+                {
+                    "eval_time": f"{look * EVERY}s",
+                    "alertname": alert,
+                    "exp_alerts": [{"exp_labels": labels, "exp_annotations": annotations}],
+                }
+                for look, alert, labels, annotations in told
+            ],
         }
-        for name, series, expected in evaluations
+        for name, series, expected, told in evaluations
     ]
     file = folder / "promtool.json"  # which is YAML, too
     file.write_text(json.dumps({"rule_files": [str(RULES)], "evaluation_interval": f"{EVERY}s", "tests": tests}))

@@ -73,7 +73,8 @@ def test_an_alert_says_what_it_means_and_where_to_read_on(name: str) -> None:
     assert rule["labels"]["severity"] in ("info", "warning", "critical", "emergency")
     said = rule["annotations"]
     assert said.keys() == {"summary", "description", "runbook_url"}
-    assert said["summary"].startswith("{{ $labels.job }}: ") and len(said["summary"]) < 100
+    title = re.sub(r"{{ range.*{{ end }}", "", said["summary"])  # without the causes
+    assert title.startswith("{{ $labels.job }}: ") and len(title) < 100
     assert said["description"].endswith(".") and len(said["description"]) > 50
     page, _, anchor = said["runbook_url"].removeprefix(SITE).partition("/#")
     assert page == "operations" and anchor in anchors(page)
@@ -350,3 +351,41 @@ def test_sites_and_hosts_are_told_apart(tmp_path: Path) -> None:
     told = f"ALERTS{alert.replace('{', '{alertstate=' + chr(34) + 'firing' + chr(34) + ', ', 1)}"
     expected = [(19, share, {labels: 0.25}), (19, 'ALERTS{alertstate="firing"}', {told: 1.0})]
     evaluate(tmp_path, Evaluation("two sites", series, expected))
+
+
+STORES = [
+    ("LangPontRedisDown", "primary", "read", "refuses the password", "Redis cannot be used"),
+    ("LangPontRedisRefusesWrites", "primary", "write", "is a replica", "Redis takes no writes"),
+    ("LangPontReplicaDown", "replica", "read", "is a primary itself", "the replica cannot be used"),
+    ("LangPontDatabaseDown", "database", "write", "its certificate has expired", "the session database cannot be used"),
+]
+
+
+@pytest.mark.parametrize(("name", "backend", "way", "cause", "begins"), STORES)
+def test_an_alert_of_a_store_has_the_cause_in_its_title(
+    name: str, backend: str, way: str, cause: str, begins: str, tmp_path: Path
+) -> None:
+    """The present one, in the words of the log, the pages and the commands; not the one before, nor another store's."""
+    of = "langpont_session_store_cause{backend=%r, cause=%r, " + TARGET + "}"
+    series: dict[str, Sequence[float | None]] = {
+        f'langpont_session_store_up{{backend="{backend}", way="{way}", {TARGET}}}': [0.0] * 20,
+        of % (backend, "does not answer"): [1.0] * 18 + [0.0] * 2,
+        of % (backend, cause): [0.0] * 18 + [1.0] * 2,
+        of % ("journal", "refuses writes"): [1.0] * 20,
+    }
+    labels = {"job": "shop", "backend": backend, "severity": ALERTS[name]["labels"]["severity"]}
+    given = ALERTS[name]["annotations"]
+    told = [
+        (
+            look,
+            name,
+            labels if name == "LangPontDatabaseDown" else labels | {"way": way},
+            given
+            | {
+                "summary": f"shop: {begins}: {word}",
+                "description": re.sub(r"{{.*?}}", "100%", given["description"]),
+            },
+        )
+        for look, word in ((17, "does not answer"), (19, cause))
+    ]
+    evaluate(tmp_path, Evaluation(name, series, [], told))
