@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -22,11 +21,10 @@ from ..policy.errors import StoreError
 from ..policy.ids import SIGNED_IN
 from ..policy.levels import WAITING, Kept
 from ..policy.plans import Plan
-from ..stores.host.commit_counter import CommitCounter
+from ..stores.backend import journal_did_not_say
 from ..stores.host.entries import NOTHING, UNKNOWN, WIPED_FIELD, Carry, Overlay, PendingWrite, take_out
 from ..stores.host.group_commit import Room, is_busy
 from ..stores.host.opening import is_full
-from ..stores.memory.memory import LocalAuth
 from ..stores.redis.commands import new_write_id
 from ..stores.redis.records import addition_id
 from .fallback import Fallback
@@ -53,20 +51,14 @@ class RedisTime(NamedTuple):
 
 
 class JournalWriter:
-    """Reads and fills the journal by the rules of the table.
+    """Reads and fills the journal by the rules of the table."""
 
-    :param clock: monotonic seconds.
-    """
-
-    def __init__(
-        self, journal: Journal, fallback: Fallback, reports: Reports, *, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, journal: Journal, fallback: Fallback, reports: Reports) -> None:
         self._journal = journal
         self._board = journal.board
         self._revocations = journal.revocations
         self._fallback = fallback
         self._reports = reports
-        self._clock = clock
 
     def overlay(self, ref: RecordRef, scope: RequestScope | None = None) -> Overlay:
         """Return what this host knows of a session beyond what Redis says; :data:`NOTHING` nearly always.
@@ -79,7 +71,7 @@ class JournalWriter:
                 return NOTHING
             return _noted(scope, partial(self._journal.overlay, ref), _FIRST)
         except StoreError as error:
-            self._did_not_say(error)
+            journal_did_not_say(self._reports, error)
             return UNKNOWN if is_busy(error) else NOTHING
 
     def queue_push(self, digest: str, version: int = 0, *, scope: RequestScope | None = None) -> None:
@@ -106,40 +98,6 @@ class JournalWriter:
         ended = {"until_ms": until_ms, "epoch": epoch}
         self._do(partial(self._revocations.note_user, user_id, **ended, stays=True), scope)
 
-    def row_changing(self, digest: str) -> int | None:
-        """Note that this worker is about to try a compare-and-set of a session's row.
-
-        :return: the number of this try; None: there is no place for it, and what it makes is asked for again.
-        """
-        try:
-            return self._journal.file.numbers(CommitCounter.row_changing, digest)
-        except StoreError as error:
-            self._did_not_say(error)
-            return None
-
-    def row_changed(self, digest: str, number: int | None = None) -> None:
-        """Note that the database has another row of this session: what other workers have of it is out of date.
-
-        :param number: of the try that succeeded, if it was a compare-and-set.
-        """
-        try:
-            self._journal.file.numbers(CommitCounter.row_changed, digest, self._clock(), number)
-        except StoreError as error:
-            self._reports.journal_failed(error)
-
-    def is_up_to_date(self, held: LocalAuth) -> bool:
-        """Return whether no worker of this host has changed a session's row since this copy of it was confirmed, or
-        made by this worker. False also where that is not known."""
-        digest, number = held.row.digest, held.change
-        try:
-            changed_at = self._journal.file.numbers(CommitCounter.row_changed_at, digest)
-            if changed_at <= held.confirmed_at or changed_at > self._clock():
-                return True  # a moment that is yet to come is from before the machine's start
-            return number is not None and self._journal.file.numbers(CommitCounter.is_last_change, digest, number)
-        except StoreError as error:
-            self._did_not_say(error)
-            return False
-
     def publish(self, copies: Iterable[SharedCopy], scope: RequestScope | None = None) -> None:
         """Put local copies where the other workers of the host can read them."""
         self._do(lambda wait: self._reports.shared(*self._board.publish_copies(copies, wait=wait)), scope)
@@ -160,15 +118,8 @@ class JournalWriter:
         try:
             return self._journal.has_readers(_wait(scope))
         except StoreError as error:
-            self._did_not_say(error)
+            journal_did_not_say(self._reports, error)
             return is_busy(error)
-
-    def _did_not_say(self, error: StoreError) -> None:
-        """Report that a question to the journal failed. Nothing was to be kept: that it was busy is no alert."""
-        if is_busy(error):
-            self._reports.journal_busy(error)
-        else:
-            self._reports.journal_failed(error)
 
     def keep(
         self,

@@ -47,7 +47,7 @@ class SessionRepository:
         self.backend = backend
         self.recorder = backend.recorder
         self.fallback = Fallback(backend.settings, backend.memory, backend.register)
-        self.journal_writer = JournalWriter(backend.journal, self.fallback, backend.reports, clock=backend.clock)
+        self.journal_writer = JournalWriter(backend.journal, self.fallback, backend.reports)
         self.reads = Reads(self)
         self.line = self.reads.line
         self.plain_changes = PlainChanges(self)

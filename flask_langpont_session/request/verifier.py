@@ -33,6 +33,7 @@ class Verifier:
 
     def __init__(self, backend: Backend, journal_writer: JournalWriter) -> None:
         settings = backend.settings
+        self._backend = backend
         self._settings = settings
         self._terms = settings.lease_terms
         self._primary = backend.primary
@@ -168,7 +169,7 @@ class Verifier:
         except StoreError:
             return narrow
         if is_raised:
-            self._journal_writer.row_changed(row.digest)
+            self._backend.row_changed(row.digest)
             self._reports.database_went_back(1)
             return replace(narrow, version=version + 1)
         current = scope.ask(VERIFY, self._database.load, row.digest)
@@ -214,7 +215,7 @@ class Verifier:
         if in_database and (row is None or not row.live):
             return
         if scope.did(REPAIR, self._database.kill, digest):
-            self._journal_writer.row_changed(digest)
+            self._backend.row_changed(digest)
             self._reports.database_went_back(int(row is not None and row.lives_on(INCIDENT_MARGIN_MS)))
         elif not in_database:
             self._journal_writer.revoke(digest, in_database=False, in_redis=True, scope=scope)
@@ -250,9 +251,7 @@ class Verifier:
             return None
         row, age_ms = held.row, int((self._clock() - held.confirmed_at) * 1000)
         is_unbroken = (
-            scope.can(DATABASE, READ)
-            and held.confirmed_at >= scope.view.lost_at
-            and self._journal_writer.is_up_to_date(held)
+            scope.can(DATABASE, READ) and held.confirmed_at >= scope.view.lost_at and self._backend.is_up_to_date(held)
         )
         trust_since_ms = 0 if is_unbroken else row.read_at
         return Sighting(row, row.read_at, row.read_at + age_ms, trust_since_ms, self._ended.min_version(digest))

@@ -192,7 +192,7 @@ class Saves(Part):
 
         def write(row: AuthRow) -> AuthRow | None:
             nonlocal number
-            number = self._journal_writer.row_changing(row.digest)
+            number = self._backend.row_changing(row.digest)
             return self.row_writes.compare_and_set(row, apply_change(row.payload, change), plan, scope)
 
         try:
@@ -206,7 +206,7 @@ class Saves(Part):
         if updated is None or updated.state is not RowState.VALID:
             self._revocations.make_known({row.digest: row.version}, scope, in_database=True)
             return None
-        self._journal_writer.row_changed(row.digest, number)
+        self._backend.row_changed(row.digest, number)
         self._memory.put_auth(updated, began, change=number)
         plan.note_kept([AUTH], Kept.DATABASE)
         if waits and (ordinary := self._without_rights(change)):

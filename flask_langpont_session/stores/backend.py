@@ -16,6 +16,7 @@ from ..policy.ids import SIGNED_IN
 from ..policy.leases import CLOCK_TOLERANCE_MS, Life
 from ..policy.loaded import Former
 from .host.commit_counter import CommitCounter
+from .host.group_commit import is_busy
 from .redis.records import Lack, Limits
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from .host.board import Board
     from .host.journal import Journal
     from .host.register import Register
-    from .memory.memory import Memory
+    from .memory.memory import LocalAuth, Memory
     from .redis.cluster import ClusterStore
     from .redis.endpoint import Endpoint
     from .redis.server_identity import Canary
@@ -220,9 +221,43 @@ class Backend:
         self.row_changed(digest)
         self.reports.no_longer_in_use(digest)
 
-    def row_changed(self, digest: str) -> None:
-        """Have no worker of this host believe what it was told of this session's row before."""
+    # -- which rows this host has changed ------------------------------------------------------------------------------
+
+    def row_changing(self, digest: str) -> int | None:
+        """Note that this worker is about to try a compare-and-set of a session's row.
+
+        :return: the number of this try; None: there is no place for it, and what it makes is asked for again.
+        """
         try:
-            self.journal.file.numbers(CommitCounter.row_changed, digest, self.clock())
+            return self.journal.file.numbers(CommitCounter.row_changing, digest)
+        except StoreError as error:
+            journal_did_not_say(self.reports, error)
+            return None
+
+    def row_changed(self, digest: str, number: int | None = None) -> None:
+        """Have no worker of this host believe what it was told of this session's row before.
+
+        :param number: of the try that succeeded, if it was a compare-and-set.
+        """
+        try:
+            self.journal.file.numbers(CommitCounter.row_changed, digest, self.clock(), number)
         except StoreError as error:
             self.reports.journal_failed(error)
+
+    def is_up_to_date(self, held: LocalAuth) -> bool:
+        """Return whether no worker of this host has changed a session's row since this copy of it was confirmed, or
+        made by this worker. False also where that is not known."""
+        since, now = held.confirmed_at, self.clock()
+        try:
+            return self.journal.file.numbers(CommitCounter.is_last_row, held.row.digest, since, now, held.change)
+        except StoreError as error:
+            journal_did_not_say(self.reports, error)
+            return False
+
+
+def journal_did_not_say(reports: Reports, error: StoreError) -> None:
+    """Report that a question to the journal failed. Nothing was to be kept: that it was busy is no alert."""
+    if is_busy(error):
+        reports.journal_busy(error)
+    else:
+        reports.journal_failed(error)

@@ -163,7 +163,7 @@ def test_a_file_that_is_cut_off_ends_no_process(path: Path, left: int) -> None:
         while not journal.revocations.is_revoked("end"):
             journal.is_empty()
             journal.file.numbers(lambda rows: rows.row_changed_at("d"))
-            journal.file.numbers(lambda rows: rows.is_last_change("d", rows.row_changing("d")))
+            journal.file.numbers(lambda rows: rows.is_last_row("d", 0.0, 1e12, rows.row_changing("d")))
             journal.queue_push("theirs", wait=20)
         print(journal.is_empty())
     """
@@ -231,5 +231,5 @@ def test_rows_of_which_nothing_is_known_any_more_were_changed_just_now(path: Pat
         ask()
         if left < 4000:
             assert other.row_changed_at("kept") >= began
-        assert not other.is_last_change("kept", number)
+        assert not other.is_last_row("kept", 0.0, 1e12, number)
         assert beside(path, "-gen").stat().st_size == SIZE

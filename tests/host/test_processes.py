@@ -336,11 +336,11 @@ def test_what_changed_a_row_last_is_shared_without_a_question(durable: Journal, 
     began = rows.row_changed_at("other")
     numbers = {digest: rows.row_changing(digest) for digest in ("d", "other")}
     rows.row_changed("d", 5.5, numbers["d"])
-    assert all(rows.is_last_change(digest, number) for digest, number in numbers.items())
+    assert all(rows.is_last_row(digest, 0.0, 1e12, number) for digest, number in numbers.items())
     output(process("journal.file.numbers(lambda rows: rows.row_changing('d'))", path))
     assert rows.row_changed_at("d") == 5.5
     output(process("journal.file.numbers(lambda rows: rows.row_changed('d', 7.5))", path))
-    assert [rows.is_last_change(digest, number) for digest, number in numbers.items()] == [False, True]
+    assert [rows.is_last_row(digest, 0.0, 1e12, number) for digest, number in numbers.items()] == [False, True]
     assert (rows.row_changed_at("d"), rows.row_changed_at("other")) == (7.5, began)
     assert in_fork(lambda: durable.file.numbers(lambda rows: rows.row_changed_at("d"))) == "7.5"
     assert asked == []

@@ -89,7 +89,7 @@ class CommitCounter:
     def row_changing(self, digest: str) -> int:
         """Note that the row of a session is about to be changed by compare-and-set; to be called before each try.
 
-        :return: a number for this change, see :meth:`is_last_change`.
+        :return: a number for this change, see :meth:`is_last_row`.
         """
         number = os.urandom(WORD)
         self._put(_CHANGES + _place_of(digest), number)
@@ -105,13 +105,19 @@ class CommitCounter:
         if number is None:
             self.row_changing(digest)
 
-    def is_last_change(self, digest: str, number: int) -> bool:
-        """Return whether what a change that succeeded made of the row is what there is, as far as this host goes.
+    def is_last_row(self, digest: str, since: float, now: float, number: int | None) -> bool:
+        """Return whether what a worker has of a session's row is what there is, as far as this host goes.
 
         A worker that changes it further by compare-and-set has read it before, and puts another number here before the
         try: so no clock has to say which of two commits was the later one.
+
+        :param since: when it was confirmed, monotonic seconds; a change that is yet to come by `now` is from before the
+            machine's start.
+        :param number: of the change that has made it, see :meth:`row_changing`; None: it was read.
         """
-        return self._get(_CHANGES + _place_of(digest)) == _CHANGE.pack(number)
+        if not since < self.row_changed_at(digest) <= now:
+            return True
+        return number is not None and self._get(_CHANGES + _place_of(digest)) == _CHANGE.pack(number)
 
     def row_changed_at(self, digest: str) -> float:
         """Return when a session's row was last changed, or a later moment: where another session has taken its place,

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -21,19 +19,16 @@ from flask_langpont_session.policy.ids import SessionId, digest_of
 from flask_langpont_session.policy.leases import Life
 from flask_langpont_session.policy.loaded import CategoryState, Gap, Loaded, Verdict
 from flask_langpont_session.policy.plans import Plan
-from flask_langpont_session.policy.rows import AuthRow
 from flask_langpont_session.request.fallback import Fallback
 from flask_langpont_session.request.journal_writer import JournalWriter, RedisTime
 from flask_langpont_session.stores.host.entries import WIPED_FIELD
 from flask_langpont_session.stores.host.journal import PendingWrite, journal_at
 from flask_langpont_session.stores.host.limits import JournalLimits
-from flask_langpont_session.stores.memory.memory import LocalAuth, Memory
+from flask_langpont_session.stores.memory.memory import Memory
 from tests.support.fakes import settings_in
 from tests.support.journals import ref
 
 SETTINGS = settings_in(Path(__file__).with_name("no-files"))
-NOW = 1_000.0
-ROW = AuthRow("d", "7", 1, True, {}, 0, 1, 2, 3, 1)
 UNUSABLE = events.JournalFailed("folder is not a regular file")
 
 
@@ -48,7 +43,6 @@ class Refusing:
             journal_at(path),
             cast(Any, None),  # asked for written changes only
             Reports(self.recorder, lambda signal, event: self.sent.append((signal, event)), clock=lambda: self.now),
-            clock=lambda: self.now,
         )
 
     def publish(self, version: int = 1) -> None:
@@ -93,58 +87,6 @@ def test_one_sessions_value_is_no_alarm(caplog: pytest.LogCaptureFixture) -> Non
     assert refusing.recorder.counters() == {"journal_rejected": 1}
     assert lines(caplog, logging.CRITICAL) == []
     assert len(lines(caplog, logging.WARNING)) == 1
-
-
-def journal_writers(folder: Path, now: float) -> Iterator[tuple[JournalWriter, JournalWriter, JournalWriter]]:
-    """Two workers of a host, and one whose journal cannot be used."""
-    journals = [journal_at(folder / "journal"), journal_at(folder / "journal"), journal_at(folder)]
-    one, other, broken = (
-        JournalWriter(each, cast(Any, None), Reports(Recorder(), lambda *_: None), clock=lambda: now)
-        for each in journals
-    )
-    yield one, other, broken
-    for journal in journals:
-        journal.close()
-
-
-@pytest.fixture
-def hosts(tmp_path: Path) -> Iterator[tuple[JournalWriter, JournalWriter, JournalWriter]]:
-    yield from journal_writers(tmp_path, NOW)
-
-
-def test_a_copy_from_before_a_change_is_out_of_date_to_all(
-    hosts: tuple[JournalWriter, JournalWriter, JournalWriter], tmp_path: Path
-) -> None:
-    """Sibling workers say when; a moment from before the machine's start says nothing; no journal: believe no copy."""
-    here, there, broken = hosts
-    before, after = LocalAuth(ROW, NOW - 1), LocalAuth(ROW, NOW)
-    assert there.is_up_to_date(before)
-    here.row_changed("d")
-    assert not there.is_up_to_date(before) and not here.is_up_to_date(before)
-    assert there.is_up_to_date(after)
-    assert there.is_up_to_date(replace(before, row=replace(ROW, digest="other")))
-    with closing(journal_at(tmp_path / "journal")) as journal:
-        journal.file.numbers(lambda rows: rows.row_changed("d", NOW + 1))
-    assert there.is_up_to_date(before)
-    broken.row_changed("d")
-    assert not broken.is_up_to_date(after)
-
-
-def test_what_a_worker_has_made_is_up_to_date_until_another_one_tries(
-    hosts: tuple[JournalWriter, JournalWriter, JournalWriter],
-) -> None:
-    """Its own change is no reason to ask; the worker that changes the row next says so before, or after if it cannot
-    fail."""
-    one, other, broken = hosts
-    for change in (other.row_changing, other.row_changed, one.row_changing, one.row_changed):
-        number = one.row_changing("d")
-        one.row_changed("d", number)
-        made = LocalAuth(ROW, NOW - 1, number)
-        assert one.is_up_to_date(made)
-        assert not other.is_up_to_date(LocalAuth(ROW, NOW - 1))
-        change("d")
-        assert not one.is_up_to_date(made)
-    assert broken.row_changing("d") is None
 
 
 # -- what the level keeps ----------------------------------------------------------------------------------------------
