@@ -141,7 +141,7 @@ def main(kinds: list[str]) -> None:
         folder = Path(name)
         wanted = kinds or [*SITES, *record_workers.KINDS]
         # What was done is on the page at once, not within a second.
-        ends.enter_context(patch("flask_langpont_session.ops.exporters.prometheus.INTERVAL", 0.02))
+        ends.enter_context(patch("flask_langpont_session.ops.exporters.exporting.LIVE_INTERVAL", 0.02))
         servers: Servers | None = None
         for number, kind in enumerate(wanted):
             (place := folder / str(number)).mkdir()

@@ -52,7 +52,7 @@ def play(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
     with pytest.MonkeyPatch.context() as patch:
         # What was done is on the page at once, not within a second.
-        patch.setattr("flask_langpont_session.ops.exporters.prometheus.INTERVAL", 0.02)
+        patch.setattr("flask_langpont_session.ops.exporters.exporting.LIVE_INTERVAL", 0.02)
         # However busy the machine is: a process that is late blames no store for being slow.
         patch.setattr(Lag, "is_late", lambda *_: False)
         yield played

@@ -314,6 +314,8 @@ EXPORTED = (
         ("sink",),
         otel="",
     ),
+    _counter("journal_errors", "Times that the journal could not be used.", aggregate.counted("journal_errors")),
+    _counter("copies_left_out", "Copies that a host has no room to share.", aggregate.counted("copies_left_out")),
     *map(
         _same,
         (

@@ -28,6 +28,9 @@ INTERVAL = 60.0
 """Seconds between two publications of a host, and between two counts of the sessions in use. Alarms of
 ``infra/elasticache.yaml`` count minutes in which a process reported, and must find each."""
 
+LIVE_INTERVAL = 1.0
+"""Seconds that a figure for Prometheus or OpenTelemetry may be old."""
+
 PUBLISHER = "publisher"
 """Name of the thread that publishes, for the whole host, what others take."""
 
@@ -112,7 +115,7 @@ class Exporting:
             collectors.expect(self._settings.table.categories)
             return partial(collectors.publish, self._reader(self._in_use, self._news()))
 
-        return PeriodicThread(PROMETHEUS, begin, prometheus.INTERVAL)
+        return PeriodicThread(PROMETHEUS, begin, LIVE_INTERVAL)
 
     def _opentelemetry(self) -> PeriodicThread:
         from . import otel
@@ -121,7 +124,7 @@ class Exporting:
             instruments, reader = otel.instruments(), self._reader(self._in_use, lambda: self.active.number)
             return lambda: instruments.add(reader.take())
 
-        return PeriodicThread(OTEL, begin, otel.INTERVAL)
+        return PeriodicThread(OTEL, begin, LIVE_INTERVAL)
 
     def _most_in_use(self) -> dict[str, int]:
         return {store.name: max(pool.take_most_in_use() for pool in _pools(store)) for store in self._stores}

@@ -21,9 +21,6 @@ from .catalogue import Kind
 SCOPE = "flask_langpont_session"
 """Name of the instrumentation scope."""
 
-INTERVAL = 1.0
-"""Seconds that a figure may be old."""
-
 _NAME = "langpont.session."
 _OPERATION, _BACKEND, _OUTCOME = f"{_NAME}operation", f"{_NAME}backend", f"{_NAME}outcome"
 

@@ -38,9 +38,6 @@ MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR" in os.environ
 DEFAULT = REGISTRY
 """The registry that applications export."""
 
-INTERVAL = 1.0
-"""Seconds that a figure may be old."""
-
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 """Upper bounds of the histogram. All have two digits, so that rounded durations fall where the exact ones would."""
 

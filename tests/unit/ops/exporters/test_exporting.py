@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -11,8 +12,10 @@ import pytest
 from flask import Flask
 from prometheus_client import CollectorRegistry
 
+import flask_langpont_session
 from flask_langpont_session.metrics.recorder import Recorder
 from flask_langpont_session.ops.exporters import prometheus
+from flask_langpont_session.ops.exporters.catalogue import EXPORTED
 from flask_langpont_session.ops.exporters.exporting import Exporting
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, Health
 from tests.support.fakes import settings_in
@@ -49,3 +52,10 @@ def test_the_page_is_there_where_a_url_is_set(tmp_path: Path) -> None:
     app = Flask("app")
     exporting(tmp_path, METRICS=["prometheus"], METRICS_URL="/metrics").install(app)
     assert app.test_client().get("/metrics").status_code == 200
+
+
+def test_a_counter_that_the_log_names_is_exported() -> None:
+    """A reader of the log finds it where all other figures are."""
+    sources = Path(flask_langpont_session.__file__).parent.rglob("*.py")
+    named = {name for source in sources for name in re.findall(r"the counter (\w+) counts all", source.read_text())}
+    assert named and named <= {exported.name for exported in EXPORTED}
