@@ -100,7 +100,7 @@ def command(worker: Worker, *arguments: str) -> str:
     """Return what ``flask langpont …`` says on a worker's host, and its exit code."""
     log = worker.folder / f"command-{secrets.token_hex(4)}"
     env = worker.environment() | {application.COMMAND: json.dumps(["langpont", *arguments])}
-    code = Fork(application.__name__, log=log, env=env).wait(60)
+    code = Fork(application.__name__, log=log, env=env).wait(300)  # on a busy machine it is late, which is noted
     return f"{log.read_text(errors='replace')}exit code {code}"
 
 
