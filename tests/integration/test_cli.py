@@ -305,9 +305,12 @@ def test_the_documented_table_is_what_explain_prints(make_app: MakeApp) -> None:
 def test_help_and_lists_fit_a_terminal(make_app: MakeApp) -> None:
     """The commands stand in the order in which one needs them, each with a line of its own."""
     app = make_app()
-    lines = run(app, "--help").output.partition("Commands:\n")[2].splitlines()
+    lines, parts = (
+        run(app, *group, "--help").output.partition("Commands:\n")[2].splitlines() for group in ((), ("sessions",))
+    )
     assert [line.split()[0] for line in lines] == list(IN_SHORT) == [*dict.fromkeys(IN_SHORT)]
-    assert set(IN_SHORT) == set(langpont.commands) and not [line for line in lines if "..." in line]
+    assert set(IN_SHORT) == set(langpont.commands) and len(parts) == 3
+    assert not [line for line in lines + parts if "..." in line]
     assert max(map(len, run(app, "doctor", "--list").output.splitlines())) <= 100
 
 

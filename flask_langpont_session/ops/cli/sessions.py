@@ -31,7 +31,7 @@ def sessions() -> None:
     """List and end the sessions of a user. Works while Redis is down."""
 
 
-@sessions.command("list")
+@sessions.command("list", short_help="List the sessions of a user, or of all users")
 @click.argument("user_id", required=False)
 @click.option("--active-within", type=click.IntRange(1), metavar="MINUTES", help="Only those in use since then.")
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="Lines at most, of all users.")
@@ -61,7 +61,7 @@ def list_sessions(user_id: str | None, active_within: int | None, limit: int, af
 
 
 # A digest may begin with a dash.
-@sessions.command("revoke", context_settings={"ignore_unknown_options": True})
+@sessions.command("revoke", short_help="End a session, or a user's", context_settings={"ignore_unknown_options": True})
 @click.argument("digest", required=False)
 @click.option("--user", "user_id", help="Instead: all sessions of this user, those being created just now too.")
 @with_appcontext
@@ -110,7 +110,7 @@ def _states_of(state: State, digest: str) -> list[str]:
 
 
 # A digest may begin with a dash.
-@sessions.command("show", context_settings={"ignore_unknown_options": True})
+@sessions.command("show", short_help="Say what stores know of one", context_settings={"ignore_unknown_options": True})
 @click.argument("digest")
 @click.option("--json", "is_json", is_flag=True, help="For programs.")
 @with_appcontext

@@ -211,17 +211,12 @@ def grace(facts: Facts) -> Look:
 
 def unclaimed_keys(facts: Facts) -> Look:
     found = sorted(known(facts.unclaimed))
-    if not found:
-        return "none in the sessions that were looked at"
-    names = ", ".join(repr(key[:40]) for key in found[:10])
-    yield warning(
-        f"no feature names {names}{f' and {len(found) - 10} more' if len(found) > 10 else ''}",
-        f"name them in {PREFIX}FEATURES; `flask langpont explain KEY` says what happens to each",
-    )
     for key in found:
         if advice := identity_advice(key):
             yield warning(f"the name of {key[:40]!r} looks like a user's or a right's", advice.strip())
-    return ""
+    more = f" and {len(found) - 10} more" if len(found) > 10 else ""
+    names = ", ".join(repr(key[:40]) for key in found[:10])
+    return f"{names or 'none'}{more} in the sessions that were looked at; `flask langpont explain KEY` explains a key"
 
 
 # -- all hosts ---------------------------------------------------------------------------------------------------------

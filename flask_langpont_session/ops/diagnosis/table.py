@@ -200,7 +200,7 @@ CHECKS: tuple[Check, ...] = (
     _of_all_stores(
         application.unclaimed_keys,
         "session keys that no feature names, in up to 50 sessions that changed today (names only)",
-        "such a key is kept as category and priority of `*` have it; one that names a user or gives a right needs more",
+        "a key that names a user or gives a right has to be in `USER_KEYS` or `PRIVILEGE_KEYS`",
     ),
 )
 """In the order in which they are printed: first what keeps the site from working now, advice behind it."""
