@@ -43,45 +43,46 @@ class Evaluation(NamedTuple):
 
     :param expected: the number of a look, an expression, and each sample's labels with its value.
     :param told: the number of a look, the one alert of a name that fires then, its labels and its annotations.
+    :param every: seconds between two looks at the pages, and at the rules. Each look costs as much as there are samples
+        in the windows of the rules: over hours, one a minute is enough.
     """
 
     name: str
     series: Series
     expected: Iterable[tuple[int, str, Mapping[str, float]]]
     told: Iterable[tuple[int, str, Mapping[str, str], Mapping[str, str]]] = ()
+    every: int = EVERY
 
 
-def evaluate(folder: Path, *evaluations: Evaluation) -> None:
+def evaluate(folder: Path, evaluation: Evaluation) -> None:
     """Compare what expressions yield with what they are to yield.
 
     :param folder: for a file.
     """
-    tests = [
-        {
-            "name": name,
-            "interval": f"{EVERY}s",
-            "input_series": [{"series": name, "values": " ".join(_written(values))} for name, values in series.items()],
-            "promql_expr_test": [
-                {
-                    "expr": expression,
-                    "eval_time": f"{look * EVERY}s",
-                    "exp_samples": [{"labels": labels, "value": value} for labels, value in samples.items()],
-                }
-                for look, expression, samples in expected
-            ],
-            "alert_rule_test": [
-                {
-                    "eval_time": f"{look * EVERY}s",
-                    "alertname": alert,
-                    "exp_alerts": [{"exp_labels": labels, "exp_annotations": annotations}],
-                }
-                for look, alert, labels, annotations in told
-            ],
-        }
-        for name, series, expected, told in evaluations
-    ]
+    name, series, expected, told, every = evaluation
+    test = {
+        "name": name,
+        "interval": f"{every}s",
+        "input_series": [{"series": name, "values": " ".join(_written(values))} for name, values in series.items()],
+        "promql_expr_test": [
+            {
+                "expr": expression,
+                "eval_time": f"{look * every}s",
+                "exp_samples": [{"labels": labels, "value": value} for labels, value in samples.items()],
+            }
+            for look, expression, samples in expected
+        ],
+        "alert_rule_test": [
+            {
+                "eval_time": f"{look * every}s",
+                "alertname": alert,
+                "exp_alerts": [{"exp_labels": labels, "exp_annotations": annotations}],
+            }
+            for look, alert, labels, annotations in told
+        ],
+    }
     file = folder / "promtool.json"  # which is YAML, too
-    file.write_text(json.dumps({"rule_files": [str(RULES)], "evaluation_interval": f"{EVERY}s", "tests": tests}))
+    file.write_text(json.dumps({"rule_files": [str(RULES)], "evaluation_interval": f"{every}s", "tests": [test]}))
     promtool("test", "rules", str(file))
 
 

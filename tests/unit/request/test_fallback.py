@@ -34,7 +34,8 @@ class Shown:
     def __init__(self, folder: Path, **config: Any) -> None:
         settings = settings_in(folder, **{"DEFAULTS": {"lang": "en"}, **config})
         self.memory = Memory(ttl=60)
-        self.fallback = Fallback(settings, self.memory, journal_at(None).board.register)
+        self.register = journal_at(None).board.register
+        self.fallback = Fallback(settings, self.memory, self.register)
         self.table = settings.table
         self.loaded = Loaded(Verdict.ANONYMOUS)
 
@@ -148,15 +149,30 @@ BY_BEHAVIOUR: dict[Behaviour, dict[str, bytes]] = {
 }
 
 
-@pytest.mark.parametrize(("own", "hosts", "expected"), [(6, 5, 6), (5, 6, 6), (5, 5, 5), (None, 5, 5), (5, None, 5)])
-def test_the_newer_copy_is_shown(shown: Shown, own: int | None, hosts: int | None, expected: int) -> None:
-    """The copy with the higher version is shown: the worker's own, or the one that a sibling has shared."""
+@pytest.mark.parametrize(
+    ("own", "hosts", "seen", "expected"),
+    [
+        (6000, 5000, 0, 6000),
+        (5000, 6000, 0, 6000),
+        (5000, 5000, 5000, 5000),
+        (None, 5000, 0, 5000),
+        (5000, None, 0, 5000),
+        (5000, None, 6000, None),
+        (5000, 6000, 7000, None),
+    ],
+)
+def test_the_newer_copy_is_shown(
+    shown: Shown, own: int | None, hosts: int | None, seen: int, expected: int | None
+) -> None:
+    """The copy with the higher version is shown: the worker's own, or the one that a sibling has shared. None is where
+    a sibling has seen a newer version and not shared it."""
     if own is not None:
         shown.memory.put_category("d", "translation", known(CategoryCopy(own, {"input_text": b"%d" % own})))
     copies = {} if hosts is None else {"translation": CategoryCopy(hosts, {"input_text": b"%d" % hosts})}
+    shown.register.note_version("d", "translation", seen)
     shown.by_host(overlay=overlay(copies=copies))
-    assert shown.fields() == {"input_text": b"%d" % expected}
-    assert shown.loaded.of("translation").copy.version == expected
+    assert shown.fields() == ({} if expected is None else {"input_text": b"%d" % expected})
+    assert shown.loaded.of("translation").copy.version == (expected or 0)
 
 
 def test_each_behaviour_shows_the_copy_or_the_default_or_nothing(tmp_path: Path) -> None:

@@ -126,6 +126,13 @@ def test_without_redis_the_database_says_who_is_signed_in(stage: Stage, user: Se
     assert gap and gap.whole
 
 
+def test_a_session_is_not_idle_where_redis_cannot_say_when_it_was_used(stage: Stage, user: SessionId) -> None:
+    """S4: the database is told of a use now and then only; what it holds for idle may have been used since."""
+    stage.database.rows[user.digest] = a_row(user.digest, idle_expires_at=NOW_MS - 1)
+    stage.lose(PRIMARY, REPLICA)
+    assert stage.load(user).verdict is Verdict.UNVERIFIABLE
+
+
 @pytest.mark.parametrize(
     ("lost", "in_redis_ms", "held_ms", "least", "source"),
     [

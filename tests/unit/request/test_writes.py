@@ -19,7 +19,7 @@ from flask_langpont_session.policy.levels import Kept
 from flask_langpont_session.policy.loaded import Loaded
 from flask_langpont_session.policy.plans import Note
 from flask_langpont_session.policy.users import authenticated_at, noted
-from flask_langpont_session.stores.redis.records import Written
+from flask_langpont_session.stores.redis.records import Lack, Written
 from tests.support.fake_stores import LOST, NOW_MS, Stage, a_row, changed
 
 NEW = SessionId("new", "u", False, 2, b"secret")
@@ -250,6 +250,16 @@ def test_what_could_not_be_read_replaces_nothing(stage: Stage, visitor: SessionI
     assert plan.kept == {"translation": Kept.JOURNAL}
     [entry] = stage.journal.pending_writes()
     assert (entry.field, entry.basis, stage.redis.told) == ("input_text", Basis.UNSEEN, [])
+
+
+def test_a_redis_that_may_have_lost_the_session_is_written_when_it_has_it_again(
+    stage: Stage, visitor: SessionId
+) -> None:
+    """Until then the change waits: a record with this change alone would look like the whole."""
+    stage.backend.lacks["", visitor.kind] = Lack(0.0, 0)
+    plan = stage.plan(visitor, visitor, changes={"translation": changed(input_text=b"1")})
+    stage.repository.saves.save(plan, stage.begin())
+    assert (plan.kept, stage.redis.told) == ({"translation": Kept.JOURNAL}, [])
 
 
 def test_what_waits_in_the_journal_is_not_overtaken(stage: Stage, visitor: SessionId) -> None:

@@ -239,3 +239,10 @@ def test_after_a_time_out_a_write_may_have_happened() -> None:
     assert [StoreError("primary", U, "X", timed_out=late, sent=sent).sent for late, sent in told] == [
         False, True, False, True,
     ]  # fmt: skip
+    errors = (
+        driver.ResponseError("ERR"),
+        driver.OutOfMemoryError("OOM"),
+        driver.BusyLoadingError("LOADING"),
+        EOFError(),
+    )
+    assert [translate("primary", error, sent=True).sent for error in errors] == [False, False, False, True]
