@@ -172,7 +172,10 @@ class FakeDatabase:
     ) -> AuthRow | None:
         self._ask("load", digest)
         row = self.rows.get(digest)
-        return row and replace(row, idle_expires_at=max(row.idle_expires_at, idle_seen or 0))
+        if row is None or idle_seen is None:
+            return row
+        row = replace(row, idle_expires_at=max(row.idle_expires_at, idle_seen))
+        return row.ended_as_idle() if row.state is RowState.IDLE_EXPIRED else row
 
     def create(self, digest: str, *, kill: str | None = None, timeout: float | None = None, **of: Any) -> Created:
         self._ask("create", digest, kill)
