@@ -17,7 +17,7 @@ from flask import Blueprint, Response, abort, request
 from werkzeug.exceptions import HTTPException
 
 from .blueprint import health_report
-from .config.explanations import LEVEL_MEANS, WHAT_IT_GETS, in_use
+from .config.explanations import LEVEL_MEANS, in_use, what_it_gets
 from .config.settings import Settings
 from .ops.diagnosis.read_host import file_at
 from .ops.status_page import page
@@ -133,7 +133,7 @@ def status_facts(state: State, span: float) -> Facts:
 def _features(settings: Settings, level: int) -> Iterator[FeatureNow]:
     for feature in in_use(settings.table):
         gets = settings.behaviour(feature.priority, level)
-        yield FeatureNow(feature.name, feature.category, feature.priority, gets, WHAT_IT_GETS[gets])
+        yield FeatureNow(feature.name, feature.category, feature.priority, gets, what_it_gets(gets, level))
 
 
 def _stores(

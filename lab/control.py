@@ -10,6 +10,7 @@ import json
 import socket
 import socketserver
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -51,7 +52,9 @@ class _Handler(socketserver.StreamRequestHandler):
     def handle(self) -> None:
         for line in self.rfile:
             assert isinstance(self.server, ControlServer)
-            self.wfile.write(json.dumps(_answer(self.server.owner, line)).encode() + b"\n")
+            answer = json.dumps(_answer(self.server.owner, line))
+            with suppress(ConnectionError):  # a page that has waited for long enough hangs up
+                self.wfile.write(answer.encode() + b"\n")
 
 
 def _answer(owner: Owner, line: bytes) -> dict[str, Any]:

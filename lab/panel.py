@@ -118,7 +118,7 @@ def _features(lang: str) -> Iterator[dict[str, Any]]:
         elif row.behaviour == "local_cache_fallback" and not row.available:
             now = texts["no_copy"]
         else:
-            now = texts[row.behaviour]
+            now = texts.get(f"level_{live().level}_{row.behaviour}", texts[row.behaviour])
         yield {
             "feature": row.feature,
             "category": row.category,

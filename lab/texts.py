@@ -158,6 +158,8 @@ NOW: Final[dict[str, dict[str, str]]] = {
         "emergency_mode": "As the database said last, for up to five minutes; nothing new.",
         "request": "As ever: it is made from the cookie.",
         "no_database": "As it was confirmed last; no sign-in and no change.",
+        "level_1_local_cache_fallback": "As Redis still has it; changes wait here and are merged later.",
+        "level_1_default_value": "As Redis still has it; changes last for this page.",
         "no_copy": "Not there: this host has no copy of it. Changes wait here and are merged later.",
     },
     "jp": {
@@ -169,6 +171,8 @@ NOW: Final[dict[str, dict[str, str]]] = {
         "emergency_mode": "最後に確認できた内容を最長5分間使います。新しい変更はできません。",
         "request": "通常どおり、Cookie から作られます。",
         "no_database": "最後に確認できた内容のままです。サインインと変更はできません。",
+        "level_1_local_cache_fallback": "まだ応答する Redis の内容を表示し、変更はここで待って後から反映されます。",
+        "level_1_default_value": "まだ応答する Redis の内容を表示し、変更はこのページだけに効きます。",
         "no_copy": "このホストにはコピーがありません。変更はここで待って後から反映されます。",
     },
 }

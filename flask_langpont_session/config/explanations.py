@@ -50,6 +50,18 @@ WHAT_IT_GETS: Mapping[Behaviour, str] = {
     Behaviour.EMERGENCY_MODE: "what the database said last, for GRACE",
 }
 
+AT_LEVEL_1: Mapping[Behaviour, str] = {
+    Behaviour.LOCAL_CACHE_FALLBACK: "what Redis has; what is written waits in this host's journal and is merged",
+    Behaviour.DEFAULT_VALUE: "what Redis has; what is written is gone with the request",
+    Behaviour.DISABLE_FEATURE: "what Redis has, but available() is False; what is written is gone with the request",
+}
+"""The differences from :data:`WHAT_IT_GETS` while a Redis answers reads: its answer is shown."""
+
+
+def what_it_gets(behaviour: Behaviour, level: int) -> str:
+    """Return what a feature with a behaviour gets at a level."""
+    return AT_LEVEL_1.get(behaviour, WHAT_IT_GETS[behaviour]) if level == 1 else WHAT_IT_GETS[behaviour]
+
 
 LEVEL_MEANS: Mapping[int, str] = {
     0: "Redis takes reads and writes.",
@@ -150,7 +162,7 @@ def what_users_get(settings: Settings, level: int) -> str:
         by_behaviour.setdefault(settings.behaviour(feature.priority, level), []).append(feature.name)
     if set(by_behaviour) == {Behaviour.PRIMARY}:
         return "as usual"
-    return ". ".join(f"{', '.join(names)}: {WHAT_IT_GETS[behaviour]}" for behaviour, names in by_behaviour.items())
+    return ". ".join(f"{', '.join(names)}: {what_it_gets(each, level)}" for each, names in by_behaviour.items())
 
 
 def table_lines(settings: Settings) -> list[str]:
@@ -196,7 +208,7 @@ def key_lines(settings: Settings, key: str) -> list[str]:
     for level, name in LEVELS.items():
         for whose, priority in priorities.items():
             behaviour = settings.behaviour(priority, level)
-            lines.append(f"{f'level {level} {name} {whose}':30}{behaviour}: {WHAT_IT_GETS[behaviour]}")
+            lines.append(f"{f'level {level} {name} {whose}':30}{behaviour}: {what_it_gets(behaviour, level)}")
     if feature.category != AUTH:
         other = Priority.MEDIUM if feature.priority is Priority.HIGH else Priority.HIGH
         lines.append("to change it: {} = {}".format(*_setting(settings, key, other)))

@@ -143,6 +143,7 @@ def test_the_tour(visitor: Visitor) -> None:
     expect(page.locator('[data-server="primary"] [data-action="start"] button')).to_be_focused()
     visitor.agreed(1)
     expect(step).to_have_text(texts["tour_2"])
+    expect(page.locator('[data-feature="ui_settings"]')).to_contain_text(NOW["jp"]["level_1_default_value"])
     visitor.switch("replica", "stop", "stopped")
     visitor.agreed(2)
     expect(step).to_have_text(texts["tour_3"])

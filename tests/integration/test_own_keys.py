@@ -173,6 +173,7 @@ def test_without_a_catch_all_the_error_says_where_to_name_it(make_app: MakeApp) 
 
 def test_explain_a_key(make_app: MakeApp) -> None:
     """The command says where the key is, what it gets at each level, and which line changes it."""
+    read = "local_cache_fallback: what Redis has; what is written waits in this host's journal and is merged"
     copy = "local_cache_fallback: this host's copy; what is written waits in its journal and is merged"
     none = "disable_feature: what DEFAULTS says, and available() is False; what is written is gone with the request"
     assert explained(make_app(), "cart") == [
@@ -183,7 +184,7 @@ def test_explain_a_key(make_app: MakeApp) -> None:
         "lives     as long as its session: a user's 1 h unused, a visitor's 24 h, a permanent one as its cookie",
         "goes to   the user as whom a visitor signs in; never another user",
         "level 0 normal                primary: Redis",
-        f"level 1 replica               {copy}",
+        f"level 1 replica               {read}",
         f"level 2 local_cache           {copy}",
         f"level 3 database              {none}",
         f"level 4 minimal               {none}",

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import Mock
 
 import psutil
 import pytest
@@ -19,7 +20,7 @@ import pytest
 from devservers.janitor import processes_of
 from devservers.processes import LONG, free_port, wait_until
 from lab.__main__ import OF_THE_DEMO, SIGNALS
-from lab.control import ask
+from lab.control import ControlServer, ask
 from lab.servers import Lab
 
 
@@ -147,6 +148,17 @@ def test_the_control_socket_switches_the_servers(lab: Lab) -> None:
     assert act("replica", "start")["aged"] is False
     assert "no such server" in str(act("web", "stop")["error"])
     assert "error" in ask(control, {"action": "start"}, timeout=5)
+
+
+def test_a_page_that_hangs_up_is_no_error(tmp_path: Path) -> None:
+    """Its answer is dropped: the terminal shows no traceback of a page that has waited for too long."""
+    owner = Mock(aged=False, **{"state.return_value": {}, "aws_received.return_value": None})
+    here, there = socket.socketpair()
+    there.sendall(b'{"action": "state"}\n')
+    there.close()
+    with ControlServer(tmp_path / "control", owner) as server, here:
+        server.finish_request(here, "")
+    assert owner.state.called
 
 
 def test_a_taken_port_is_refused_in_one_line() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flask_langpont_session.config.explanations import WHAT_IT_GETS
+from flask_langpont_session.config.explanations import AT_LEVEL_1, WHAT_IT_GETS
 from flask_langpont_session.policy.categories import Priority
 from flask_langpont_session.policy.levels import (
     ALLOWED,
@@ -53,11 +53,12 @@ def test_every_behaviour_is_explained() -> None:
     described = text.partition("A behaviour is one of\n\n")[2].partition("\n\n")[0]
     assert re.findall(r"^- `(\w+)`", described, re.MULTILINE) == list(Behaviour)
     assert list(WHAT_IT_GETS) == list(Behaviour)
-    for behaviour, effect in EFFECTS.items():
-        said = WHAT_IT_GETS[behaviour]
-        places = {Kept.JOURNAL: "waits in its journal", Kept.NOWHERE: "gone with the request"}
+    told = [*WHAT_IT_GETS.items(), *AT_LEVEL_1.items()]
+    for said, effect in ((said, EFFECTS[each]) for each, said in told if each in EFFECTS):
+        places = {Kept.JOURNAL: "journal and is merged", Kept.NOWHERE: "gone with the request"}
         assert [place for place, words in places.items() if words in said] == [p for p in places if p is effect.written]
         assert ("available() is False" in said) == (not effect.is_available)
+    assert AT_LEVEL_1.keys() == EFFECTS.keys() - {Behaviour.PRIMARY}
 
 
 @pytest.mark.parametrize("priority", [priority for priority in Priority if priority is not Priority.CRITICAL])
