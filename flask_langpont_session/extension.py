@@ -21,7 +21,7 @@ from flask.wrappers import Request, Response
 
 from .blueprint import health_blueprint, health_report, yielding
 from .devices import device_reader
-from .exceptions import LangPontSessionError, Refused, SessionLimitReached
+from .exceptions import LangPontSessionError, Refused, SessionLimitReached, SessionTooLarge, UnsupportedValue
 from .metrics.recorder import BEGAN, Recorder, record_request
 from .policy.categories import CSRF_FEATURE
 from .policy.ids import SIGNED_IN, SessionId, is_digest
@@ -430,9 +430,12 @@ def _listen_to_flask_login(app: Flask) -> None:
     user_logged_out.connect(_logged_out, app)
 
 
-def _failed(sender: Flask, **_: Any) -> None:
+def _failed(sender: Flask, exception: BaseException, **_: Any) -> None:
     """Record the end of a request by an exception that the application does not handle. Flask may make a page of it."""
-    record_request(state_of(sender).recorder, request.environ, "error")
+    recorder = state_of(sender).recorder
+    record_request(recorder, request.environ, "error")
+    if isinstance(exception, (SessionTooLarge, UnsupportedValue)):
+        recorder.count("values_rejected")
 
 
 def _logged_out(sender: Flask, **_: Any) -> None:

@@ -123,6 +123,20 @@ def test_a_bad_value_is_an_error_where_it_is_set(visitor: Any) -> None:
         assert visitor.get("/all").json == {**OLD, "theme": "before the bad value"}, name
 
 
+def test_a_500_for_a_bad_value_is_counted(make_app: MakeApp) -> None:
+    """As the values that are left out at the end of a request are. What the application answers itself is not."""
+    unhandled, handled = make_app(), with_views(make_app())
+
+    @unhandled.post("/value/<name>")
+    def set_value(name: str) -> None:
+        session["input_text"] = {**BAD_VALUES, **TOO_LARGE}[name][0]()
+
+    for counted, (app, codes) in enumerate(((handled, (422, 413)), (unhandled, (500, 500)))):
+        for name, code in zip(("object inside", "64 KB of text"), codes, strict=True):
+            assert app.test_client().post(f"/value/{name}").status_code == code
+        assert parts(app).recorder.counters().get("values_rejected", 0) == 2 * counted
+
+
 # -- too large together ------------------------------------------------------------------------------------------------
 
 
