@@ -202,9 +202,9 @@ def _rounded(most: int) -> int:
 
 
 def duration(seconds: float) -> str:
-    """Return a duration in words."""
+    """Return a duration in words; one that a clock, set back meanwhile, has made negative is none."""
     if seconds < 60:
-        return f"{seconds:.0f} s"
+        return f"{max(seconds, 0):.0f} s"
     minutes = seconds / 60
     return f"{minutes:.0f} min" if minutes < 60 else f"{minutes / 60:.1f} h"
 

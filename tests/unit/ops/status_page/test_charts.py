@@ -100,7 +100,7 @@ def test_nothing_is_drawn_outside(said: Facts) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"), [(0.4, "0 s"), (59, "59 s"), (90, "2 min"), (3599, "60 min"), (5400, "1.5 h")]
+    ("seconds", "said"), [(-0.3, "0 s"), (0.4, "0 s"), (59, "59 s"), (90, "2 min"), (3599, "60 min"), (5400, "1.5 h")]
 )
 def test_durations_in_words(seconds: float, said: str) -> None:
     assert duration(seconds) == said
