@@ -9,7 +9,6 @@ from sqlalchemy.schema import CreateIndex
 from ... import migrations
 from ...config.checks import PREFIX
 from ...policy.causes import cause_of
-from ...policy.errors import ErrorClass
 from ...stores.sql import tables as sql
 from ...stores.sql.errors import BRING_BACK
 from .facts import Column, Database, Facts
@@ -93,9 +92,8 @@ def indexes(database: Database, facts: Facts) -> Look:
 
 
 def database_writes(database: Database, facts: Facts) -> Look:
+    _want_all_tables(database)
     if refusal := database.refusal:
-        if refusal.error_class is ErrorClass.NO_TABLES:
-            raise CannotTell(refusal.cause)
         cure = cause_of(refusal, database.file.path if database.file else None)
         yield failure(f"it takes no writes: {refusal.why}; sign-ins are refused (503)", str(cure))
     return "it takes writes"

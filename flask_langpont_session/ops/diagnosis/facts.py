@@ -93,7 +93,7 @@ class Database:
     :param backend: SQLAlchemy's name of its kind.
     :param tables: table → column → what it is; those of this package that are there.
     :param indexes: the columns of each index, by table.
-    :param refusal: why it takes no writes now; None: it takes them.
+    :param refusal: why it takes no writes now; None: it takes them, or lacks a table.
     :param missing: rights that its user lacks, in words.
     :param file: of SQLite.
     """
