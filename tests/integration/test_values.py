@@ -128,8 +128,9 @@ def test_a_500_for_a_bad_value_is_counted(make_app: MakeApp) -> None:
     unhandled, handled = make_app(), with_views(make_app())
 
     @unhandled.post("/value/<name>")
-    def set_value(name: str) -> None:
+    def set_value(name: str) -> str:
         session["input_text"] = {**BAD_VALUES, **TOO_LARGE}[name][0]()
+        return "stored"
 
     for counted, (app, codes) in enumerate(((handled, (422, 413)), (unhandled, (500, 500)))):
         for name, code in zip(("object inside", "64 KB of text"), codes, strict=True):
