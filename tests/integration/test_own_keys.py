@@ -133,26 +133,16 @@ def test_what_a_name_or_a_value_makes_of_a_key_is_told_once(
     assert events_of(caplog, "key_is_right") == []
 
 
-def test_a_setting_that_comes_too_late_is_told_of(make_app: MakeApp, caplog: pytest.LogCaptureFixture) -> None:
-    """It would do nothing, and nothing would say so: new ones, changed ones and misspelt ones; not other libraries'."""
+def test_settings_that_do_nothing_are_told_of(make_app: MakeApp, caplog: pytest.LogCaptureFixture) -> None:
+    """Those that come too late: new ones, changed ones and misspelt ones; and Flask-Session's. Not other libraries'."""
     app = make_app()
-    app.config.update(LANGPONT_SESSION_IDLE_TIMEOUT=60, LANGPONT_SESSION_RELPICA_URL="x", OTHER=1)
+    app.config.update(LANGPONT_SESSION_IDLE_TIMEOUT=60, LANGPONT_SESSION_RELPICA_URL="x", OTHER=1, SESSION_TYPE="redis")
     with caplog.at_level(logging.INFO):
         app.test_client().get("/all")
         wait_until(lambda: parts(app).monitor.has_looked, "a first look")
         parts(app).monitor.tick()
     names = ["LANGPONT_SESSION_IDLE_TIMEOUT", "LANGPONT_SESSION_RELPICA_URL"]
     assert events_of(caplog, "settings_late") == [("settings_late", names)]
-
-
-def test_settings_of_flask_session_are_told_of(make_app: MakeApp, caplog: pytest.LogCaptureFixture) -> None:
-    """They do nothing, and nothing would say so."""
-    app = make_app()
-    app.config.update(SESSION_TYPE="redis")
-    with caplog.at_level(logging.INFO):
-        app.test_client().post("/set", json={"cart": 1})
-        wait_until(lambda: parts(app).monitor.has_looked, "a first look")
-        parts(app).monitor.tick()
     assert len(events_of(caplog, "settings_of_flask_session")) == 1
 
 

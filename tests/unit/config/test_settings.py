@@ -204,13 +204,6 @@ def test_the_sample_of_the_docs_is_no_secret(load: Load) -> None:
     assert SAMPLE in (DOCS.parent / "how-to" / "encrypt.md").read_text(encoding="utf-8")
 
 
-def test_without_cryptography_the_extra_is_named(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error names the extra that installs cryptography."""
-    monkeypatch.setattr(checks, "find_spec", lambda name: None)
-    [problem] = problems_of(load, ENCRYPTION_KEYS=[SEALING])
-    assert problem.endswith('cryptography is not installed; pip install "flask-langpont-session[encrypted]"')
-
-
 def test_what_is_encrypted(load: Load) -> None:
     """Nothing is encrypted without a key; with one, all categories, or those that are named."""
     assert load().sealed_categories == frozenset()
@@ -609,26 +602,13 @@ def test_a_wrong_topic_is_named_by_its_severity_and_not_quoted(load: Load) -> No
     assert problem.endswith("not 'fatal'")
 
 
-def test_topics_without_boto3_are_an_error_that_names_the_extra(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Better at start than in the first outage."""
-    monkeypatch.setattr("flask_langpont_session.aws.client.is_installed", lambda: False)
-    [problem] = problems_of(load, ALERT_TOPICS={"critical": TOPIC})
-    assert problem.endswith('pip install "flask-langpont-session[aws]"')
-    assert load().alert_topics == {}
-
-
 def test_what_an_exporter_needs_is_asked_for_at_start(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its library and a region; and what only one exporter reads is an error without it."""
+    """A region; and what only one exporter reads is an error without it."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", "ap-northeast-1")
     monkeypatch.setattr("flask_langpont_session.config.rules.find_spec", lambda name: "here")
     assert load(METRICS=["cloudwatch", "prometheus"], METRICS_URL="/metrics").metrics == ["cloudwatch", "prometheus"]
     [problem] = problems_of(load, METRICS=["cloudwatch"], METRICS_URL="/metrics")
     assert problem.startswith(f"{PREFIX}METRICS_URL: ") and "'prometheus'" in problem
-    for exporter, extra in (("cloudwatch", "aws"), ("otel", "otel"), ("prometheus", "prometheus")):
-        with monkeypatch.context() as without:
-            without.setattr("flask_langpont_session.config.rules.find_spec", lambda name: None)
-            [problem] = problems_of(load, METRICS=[exporter])
-            assert problem.endswith(f'pip install "flask-langpont-session[{extra}]"')
     for name in ("AWS_DEFAULT_REGION", "AWS_REGION", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
@@ -840,18 +820,34 @@ def test_a_journal_in_a_folder_that_is_not_there_yet_is_fine(load: Load, tmp_pat
     assert load(JOURNAL=str(tmp_path / "a" / "b" / "journal")).journal == str(tmp_path / "a" / "b" / "journal")
 
 
-# -- ElastiCache -------------------------------------------------------------------------------------------------------
+# -- extras ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("config", [GROUP, {**TLS, "REDIS_URL": f"{SEALED}{ARN}"}])
-def test_elasticache_without_boto3_names_the_extra(
-    load: Load, monkeypatch: pytest.MonkeyPatch, config: dict[str, str]
+LOOKUPS = ("aws.client.is_installed", "config.checks.find_spec", "config.rules.find_spec")
+"""What tells whether an extra is installed."""
+
+
+@pytest.mark.parametrize(
+    ("config", "setting", "extra"),
+    [
+        (GROUP, "REDIS_URL", "aws"),
+        ({**TLS, "REDIS_URL": f"{SEALED}{ARN}"}, "REDIS_URL", "aws"),
+        ({"ALERT_TOPICS": {"critical": TOPIC}}, "ALERT_TOPICS", "aws"),
+        ({"METRICS": ["cloudwatch"]}, "METRICS", "aws"),
+        ({"METRICS": ["otel"]}, "METRICS", "otel"),
+        ({"METRICS": ["prometheus"]}, "METRICS", "prometheus"),
+        ({"ENCRYPTION_KEYS": [SEALING]}, "ENCRYPTION_KEYS", "encrypted"),
+    ],
+)
+def test_an_extra_that_is_not_installed_is_named(
+    load: Load, monkeypatch: pytest.MonkeyPatch, config: dict[str, Any], setting: str, extra: str
 ) -> None:
-    """It is not installed with the package."""
-    monkeypatch.setattr("flask_langpont_session.aws.client.is_installed", lambda: False)
+    """Better at start than in the first outage."""
+    for lookup in LOOKUPS:
+        monkeypatch.setattr(f"flask_langpont_session.{lookup}", lambda *name: None)
     [problem] = problems_of(load, **config)
-    assert problem.startswith(f"{PREFIX}REDIS_URL: ")
-    assert problem.endswith('pip install "flask-langpont-session[aws]"')
+    assert problem.startswith(PREFIX + setting)
+    assert problem.endswith(f'pip install "flask-langpont-session[{extra}]"')
 
 
 # -- docs --------------------------------------------------------------------------------------------------------------
