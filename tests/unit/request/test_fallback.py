@@ -185,21 +185,15 @@ def test_each_behaviour_shows_the_copy_or_the_default_or_nothing(tmp_path: Path)
         assert shown.fields("ui") == expected, behaviour
 
 
-def test_a_default_takes_the_place_of_no_value_that_waits(shown: Shown) -> None:
-    """A request of this outage has set it, and the next one shows it."""
+@pytest.mark.parametrize(("waits", "shown_value"), [({}, b'"en"'), ({"ui": {"lang": b'"fr"'}}, b'"fr"')])
+def test_a_default_is_no_data(shown: Shown, waits: dict[str, dict[str, bytes]], shown_value: bytes) -> None:
+    """It is shown for a hidden value, and what is made from it is made without knowing. It takes the place of no value
+    that a request of this outage has set."""
     shown.memory.put_category("d", "ui", known(CategoryCopy(7, {"lang": b'"ja"'})))
-    shown.by_host(name="ui", overlay=overlay(writes={"ui": {"lang": b'"fr"'}}))
-    assert shown.fields("ui") == {"lang": b'"fr"'}
-    assert shown.loaded.defaulted == set()
-
-
-def test_a_default_is_no_data(shown: Shown) -> None:
-    """It is shown for a hidden value, and what is made from it is made without knowing."""
-    shown.memory.put_category("d", "ui", known(CategoryCopy(7, {"lang": b'"ja"'})))
-    shown.by_host(name="ui")
-    assert shown.fields("ui") == {"lang": b'"en"'}
-    assert shown.loaded.defaulted == {"lang"}
-    assert shown.is_unknown("lang")
+    shown.by_host(name="ui", overlay=overlay(writes=waits))
+    assert shown.fields("ui") == {"lang": shown_value}
+    assert shown.loaded.defaulted == (set() if waits else {"lang"})
+    assert shown.is_unknown("lang") is not bool(waits)
 
 
 # -- what waits --------------------------------------------------------------------------------------------------------
@@ -274,21 +268,12 @@ def test_a_wipe_leaves_a_copy_of_what_was_written_with_it(shown: Shown) -> None:
     assert content(shown.memory.category("d", "translation")) == CategoryCopy(11, {})
 
 
-def test_what_waits_is_no_part_of_the_own_copy(shown: Shown) -> None:
-    """It is laid over it once more at the next read."""
-    waiting = overlay(writes={"translation": {"input_text": b"waits"}})
+@pytest.mark.parametrize("wiped", [frozenset(), frozenset({"translation"})])
+def test_what_waits_is_no_part_of_the_own_copy(shown: Shown, wiped: frozenset[str]) -> None:
+    """It is laid over it once more at the next read. A wipe takes nothing away either: the journal was asked first, and
+    what Redis answered may be from after the merge."""
+    waiting = overlay(wiped=wiped, writes={"translation": {"input_text": b"waits"}})
     shown.by_redis(CategoryCopy(7, {"input_text": b"1"}), overlay=waiting)
-    change = {"translation": CategoryChange(1, sets={"source_lang": b"2"})}
-    shown.fallback.remember_write("d", shown.loaded, change, Written("written", {"translation": Change(7, 9)}), "a")
-    assert content(shown.memory.category("d", "translation")) == CategoryCopy(
-        9, {"input_text": b"1", "source_lang": b"2"}
-    )
-
-
-def test_a_wipe_that_may_be_merged_by_now_leaves_what_redis_answered(shown: Shown) -> None:
-    """The journal was asked first: what Redis answered may be from after the merge, and has what was written since."""
-    wiped = overlay(wiped=frozenset({"translation"}), writes={"translation": {"input_text": b"1"}})
-    shown.by_redis(CategoryCopy(7, {"input_text": b"1"}), overlay=wiped)
     change = {"translation": CategoryChange(1, sets={"source_lang": b"2"})}
     shown.fallback.remember_write("d", shown.loaded, change, Written("written", {"translation": Change(7, 9)}), "a")
     assert content(shown.memory.category("d", "translation")) == CategoryCopy(

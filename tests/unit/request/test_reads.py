@@ -263,15 +263,16 @@ def test_an_end_that_a_busy_journal_held_back_is_an_end(
     assert stage.memory.ended.is_dead(user.digest)
 
 
+@pytest.mark.parametrize(("busy", "fresh"), [(2, False), (1, True)])
 def test_a_journal_that_stays_busy_may_hold_the_end_of_the_session(
-    stage: Stage, user: SessionId, keep_journal_busy: Callable[..., None]
+    stage: Stage, user: SessionId, keep_journal_busy: Callable[..., None], busy: int, fresh: bool
 ) -> None:
     """Without the database it is not known that it goes on."""
     stage.redis.has(a_row(user.digest))
     stage.lose(DATABASE)
-    keep_journal_busy(2)
-    assert stage.load(user).verdict is Verdict.UNVERIFIABLE
-    assert stage.load(user).verdict is Verdict.VALID
+    keep_journal_busy(busy)
+    assert stage.load(user, fresh=fresh).verdict is Verdict.UNVERIFIABLE
+    assert fresh or stage.load(user).verdict is Verdict.VALID
 
 
 @pytest.mark.parametrize(("fails", "verdict"), [(SILENT, Verdict.VALID), (LATE, Verdict.UNVERIFIABLE)])
@@ -295,15 +296,6 @@ def test_a_database_that_was_too_busy_for_this_request_still_is(
     scope, load = stage.begin(), stage.repository.reads.load
     assert load(user, scope, LIFE, fresh=True).verdict is Verdict.UNVERIFIABLE
     assert load(user, scope, LIFE).verdict is verdict
-
-
-def test_fresh_takes_no_journal_for_the_database(
-    stage: Stage, user: SessionId, keep_journal_busy: Callable[..., None]
-) -> None:
-    stage.redis.has(a_row(user.digest))
-    stage.lose(DATABASE)
-    keep_journal_busy(1)
-    assert stage.load(user, fresh=True).verdict is Verdict.UNVERIFIABLE
 
 
 def test_a_damaged_record_is_quarantined_and_counted(stage: Stage, visitor: SessionId) -> None:
