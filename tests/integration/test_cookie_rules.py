@@ -13,15 +13,12 @@ from flask import Flask, session
 
 from devservers.servers import Valkey
 from flask_langpont_session.metrics.recorder import Recorder
-from flask_langpont_session.policy.ids import digest_of
 from flask_langpont_session.session.cookies import CookieSigner
 from flask_langpont_session.testing import switched_off
 
 from .behind import digest, sign_in, wait_for_level
 from .conftest import MakeApp, cookie_of, parts
-from .cookie_headers import (
-    set_cookies,
-)
+from .cookie_headers import set_cookies
 from .counting import evals, wait_for_monitors
 from .forms_site import browser, records
 
@@ -283,44 +280,22 @@ def _other_key() -> str:
 
 
 def bad_values(good: str) -> dict[str, str]:
-    """Cookie values that are not ours, most of them made from one that is."""
+    """Cookie values that are not ours, most of them made from one that is. What no signature makes good is in
+    ``tests/unit/session/test_cookies.py``: these are the forms in which it comes in a header."""
     sid, flags, stamp, key, signature = good.split(".")
     return {
         "empty": "",
         "space": " ",
-        "10 KB": "a" * 10_000,
         "1 MB": "a" * 1_000_000,
-        "NUL": "a\0b",
         "a good one with NUL": good + "\0",
         "star": "*",
-        "pattern": "[a-z]*?",
-        "braces": "{x}y",
-        "path": "../../etc/passwd",
         "percent": "%0d%0aSet-Cookie:%20x=y",
         "quoted octal": '"a\\000\\015\\012b"',
         "quoted good with octal": f'"{good}\\012"',
         "latin-1": "\xe9" * 43,
         "emoji": "😀".encode().decode("latin-1") * 20,
-        "a key of ours": f"session:auth:{{{digest_of(sid)}}}",
-        "the digest": digest_of(sid),
-        "the digest as id": f"{digest_of(sid)}.{flags}.{stamp}.{key}.{signature}",
-        "id only": sid,
-        "no signature": f"{sid}.{flags}.{stamp}.{key}",
-        "signature only": f".{signature}",
-        "another signature": f"{sid}.{flags}.{stamp}.{key}.{'A' * 43}",
         "short": good[:-1],
-        "long": good + "A",
-        "padded": good + "=",
-        "upper": good.upper(),
-        "lower": good.lower(),
-        "swapped case": good.swapcase(),
-        "another kind": f"{sid}.{'as' if flags == 'us' else 'us'}.{stamp}.{key}.{signature}",
-        "permanent": f"{sid}.{flags[0]}p.{stamp}.{key}.{signature}",
-        "another time": f"{sid}.{flags}.aaaaaaaa.{key}.{signature}",
-        "another key's name": f"{sid}.{flags}.{stamp}.AAAAAA.{signature}",
-        "no key's name": f"{sid}.{flags}.{stamp}.{signature}",
         "another id": f"{'A' * 43}.{flags}.{stamp}.{key}.{signature}",
-        "two of them": good + good,
         "two with a dot": f"{good}.{good}",
         "another key": _other_key(),
         "full-width digits": good.replace(sid[0], "\uff11".encode().decode("latin-1"), 1),

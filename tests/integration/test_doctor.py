@@ -273,17 +273,10 @@ def test_no_file_of_sqlite_is_made(make: Make, server: Valkey, tmp_path: Path) -
 
 # -- the configuration -------------------------------------------------------------------------------------------------
 
-SEALING = bytes(range(200, 232)).hex()
-
 CONFIGURED: list[tuple[str, str, dict[str, Any], str]] = [
-    ("secret-key", "failure", {"SECRET_KEY": "change me, please: I am but a sample"}, "sample"),
-    ("secret-key-fallbacks", "failure", {"SECRET_KEY_FALLBACKS": ["old"]}, "FALLBACKS[0]"),
-    ("encryption", "ok", {"ENCRYPTION_KEYS": [SEALING], "ENCRYPTED_CATEGORIES": ["auth"]}, "auth; not translation, ui"),
     ("environment", "failure", {"TESTING": True}, "TESTING"),
-    ("cookie", "failure", {"SESSION_COOKIE_HTTPONLY": False}, "scripts"),
     ("cookie", "warning", {"SESSION_COOKIE_NAME": "session", "SESSION_COOKIE_SECURE": False}, "without HTTPS"),
     ("time-outs", "warning", {"REDIS_TIMEOUT": 6}, "0 ms of REQUEST_BUDGET"),
-    ("journal-file", "warning", {"JOURNAL": None}, "JOURNAL is None"),
     ("near-cache", "ok", {"MEMORY_BYTES": 0}, "nothing is kept"),
     ("grace", "warning", {"LOCAL_CACHE_TTL": 120}, "users are signed out after 120 s"),
 ]

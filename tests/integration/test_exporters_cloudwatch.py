@@ -23,7 +23,6 @@ from flask import Flask
 
 from devservers.processes import LONG, wait_until
 from devservers.servers import Valkey
-from flask_langpont_session import LangPontSession
 from flask_langpont_session.exceptions import ConfigError
 from flask_langpont_session.metrics.recorder import Reader, Recorder
 from flask_langpont_session.ops.exporters import catalogue, cloudwatch
@@ -182,21 +181,6 @@ def test_what_requests_did_is_what_cloudwatch_shows(make_exporting: MakeApp, mot
     assert statistics(catalogue.OPERATIONS)["Sum"] == 2 * done
     assert statistics(catalogue.OPERATION_LATENCY)["SampleCount"] == 2 * done
     assert statistics(catalogue.OPERATION_LATENCY)["Sum"] == pytest.approx(2 * milliseconds)
-
-
-def test_each_interval_is_published_once(aws: pytest.MonkeyPatch, moto: str) -> None:
-    """Figures of one interval are not in the next; heartbeats go on while nothing happens."""
-    publisher, recorder = a_publisher()
-    for _ in range(3):
-        recorder.count("sessions_created", 2)
-        recorder.observe("load", "all", "primary", "ok", 0.00151)
-        publisher.publish()
-    publisher.publish()
-    assert statistics(catalogue.HEARTBEAT)["Sum"] == 4
-    assert statistics(catalogue.SESSIONS_CREATED)["Sum"] == 6
-    latency = statistics(catalogue.OPERATION_LATENCY)
-    assert latency["SampleCount"] == 6
-    assert latency["Sum"] == pytest.approx(6 * 1.6)
 
 
 def test_the_thread_publishes_by_itself(make_exporting: MakeApp, moto: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -581,11 +565,3 @@ def test_an_application_that_exports_nothing_pays_nothing(primary: Valkey, tmp_p
     modules, threads = json.loads(done.stdout)
     assert modules == []
     assert not [name for name in threads if "publisher" in name or "active" in name or "prometheus" in name]
-
-
-def test_an_application_needs_no_cloudwatch_to_start(make_exporting: MakeApp, aws: pytest.MonkeyPatch) -> None:
-    """Nothing is connected until the thread runs."""
-    aws.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
-    app = make_exporting()
-    assert isinstance(app.session_interface, LangPontSession)
-    assert app.test_client().get("/untouched").status_code == 200

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from flask import Flask, session
+from flask import Flask
 
 from flask_langpont_session.testing import switched_off
 
@@ -13,7 +13,6 @@ from .behind import browser, digest, row
 from .conftest import MakeApp, cookie_of, in_production, parts
 
 ALICE = {"sub": "248289761001", "name": "Alice"}
-BOB = {"sub": "90125", "name": "Bob"}
 TOKEN = {"access_token": "a", "refresh_token": "r", "expires_at": 4_000_000_000, "userinfo": ALICE}
 REFRESHED = {"access_token": "b", "refresh_token": "r", "expires_at": 4_000_000_000}
 
@@ -25,14 +24,7 @@ def make_app(make_app: MakeApp) -> MakeApp:
 
 @pytest.fixture
 def app(make_app: MakeApp) -> Flask:
-    app = make_app()
-
-    @app.post("/new-id")
-    def new_id() -> str:
-        session.regenerate()  # type: ignore[attr-defined]
-        return "regenerated"
-
-    return app
+    return make_app()
 
 
 def signed_in(app: Flask, **keys: Any) -> Any:
@@ -73,34 +65,6 @@ def test_it_signs_in_with_a_row_of_its_user(app: Flask) -> None:
             assert [info.digest for info in interface.sessions(user or "")] == ([client.digest] if user else [])
             interface.revoke_user(user) if user else interface.revoke(client.digest)
         assert client.get("/all").json == {}
-
-
-def test_a_refreshed_token_is_no_sign_in(app: Flask) -> None:
-    """It names no user: the session, its id and the row's user stay. It is a change of rights."""
-    client = signed_in(app, oidc_auth_token=TOKEN, oidc_auth_profile=ALICE)
-    assert new_cookie(client, client.post("/set", json={"oidc_auth_token": REFRESHED})) is None
-    assert client.get("/all").json == {"oidc_auth_token": REFRESHED, "oidc_auth_profile": ALICE}
-    assert row(app, client.digest)["user_id"] == "248289761001"
-    with switched_off(app, "database"):
-        assert client.post("/set", json={"oidc_auth_token": {"access_token": "c"}}).status_code == 503
-    assert new_cookie(client, client.post("/new-id"))
-    assert client.get("/all").json == {"oidc_auth_token": REFRESHED, "oidc_auth_profile": ALICE}
-    assert new_cookie(client, client.post("/set", json={"oidc_auth_token": {**TOKEN, "userinfo": BOB}}))
-    assert "oidc_auth_profile" not in client.get("/all").json
-
-
-def test_a_token_is_taken_along_when_its_session_gets_a_user(app: Flask) -> None:
-    """The token is carried when the user follows in a later request, as with Flask-Dance and Flask-Login. No other
-    right is."""
-    token = {"access_token": "gho_x", "scope": ["user"]}
-    client = signed_in(app, github_oauth_token=token, early_access=True, input_text="typed", daily_limit=5)
-    cookie = new_cookie(client, client.post("/set", json={"_user_id": "7", "username": "alice"}))
-    expected = {"_user_id": "7", "username": "alice", "github_oauth_token": token, "input_text": "typed"}
-    assert client.get("/all").json == browser(app, str(cookie)).get("/all").json | {"input_text": "typed"} == expected
-    assert row(app, digest(cookie))["user_id"] == "7"
-    assert not row(app, client.digest)["live"]
-    client.post("/set", json={"_user_id": "8"})
-    assert client.get("/all").json == {"_user_id": "8"}
 
 
 def test_where_flask_login_alone_names_the_user(make_app: MakeApp) -> None:

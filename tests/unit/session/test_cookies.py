@@ -9,7 +9,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 
 import pytest
 
-from flask_langpont_session.policy.ids import SessionId
+from flask_langpont_session.policy.ids import SessionId, digest_of
 from flask_langpont_session.session import cookies
 from flask_langpont_session.session.cookies import CookieSigner
 
@@ -129,6 +129,12 @@ def forged(signer: CookieSigner) -> list[str]:
         signature,
         "." + signature,
         sid,
+        digest_of(sid),
+        f"session:auth:{{{digest_of(sid)}}}",
+        f"{digest_of(sid)}.{flags}.{time}.{key}.{signature}",
+        f"{sid}.{flags}.{time}.{key}",
+        f"{sid}.{flags}.{time}.{key}.{'A' * 43}",
+        good.swapcase(),
         good + good,
         f"{sid}.us.{time}.{key}.{signature}"[::-1],
         f"{sid}.as.{time}.{key}.{signature}",
