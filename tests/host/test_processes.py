@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sqlite3
 import time
 from pathlib import Path
 
@@ -13,17 +12,7 @@ import pytest
 from devservers.processes import LONG
 from flask_langpont_session.stores.host.journal import Journal, journal_at
 from tests.support.journal_process import let_go, output, process
-from tests.support.journals import (
-    in_fork,
-    questions,
-)
-
-
-def writer(journal: Journal) -> sqlite3.Connection:
-    """The connection of the open journal that writes."""
-    connection = journal.file.writer.connection
-    assert connection is not None
-    return connection
+from tests.support.journals import in_fork, questions
 
 
 def test_workers_that_start_together_share_one_file(path: Path) -> None:

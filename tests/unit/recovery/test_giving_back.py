@@ -99,18 +99,6 @@ def lost(worker: Worker) -> None:
     worker.looks("2")
 
 
-def test_workers_that_start_at_once_find_nothing_missing(make: Callable[[], Worker]) -> None:
-    """Each meets the server for the first time, before or after the others have looked at it: nothing waits."""
-    one, other, third = make(), make(), make()
-    for worker in (one, other):
-        worker.begin("", 0)
-        worker.go_on()
-    one.looks()
-    third.begin("", 0)
-    for worker in (third.looks(), other.looks(), one.looks()):
-        assert not worker.lacks
-
-
 def test_a_worker_that_starts_after_a_loss_waits_for_the_others(make: Callable[[], Worker]) -> None:
     """It meets the emptied server, and another worker has still to give back to it."""
     old, new = make().looks(), make()
