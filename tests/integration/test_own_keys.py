@@ -134,7 +134,7 @@ def test_what_a_name_or_a_value_makes_of_a_key_is_told_once(
 
 
 def test_settings_that_do_nothing_are_told_of(make_app: MakeApp, caplog: pytest.LogCaptureFixture) -> None:
-    """Those that come too late: new ones, changed ones and misspelt ones; and Flask-Session's. Not other libraries'."""
+    """Settings that come too late, be they new, changed or misspelt, and Flask-Session's. Not other libraries'."""
     app = make_app()
     app.config.update(LANGPONT_SESSION_IDLE_TIMEOUT=60, LANGPONT_SESSION_RELPICA_URL="x", OTHER=1, SESSION_TYPE="redis")
     with caplog.at_level(logging.INFO):

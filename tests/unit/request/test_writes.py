@@ -298,9 +298,9 @@ def test_what_a_busy_journal_may_hold_is_not_overtaken(
     assert stage.redis.told == []
 
 
-@pytest.mark.parametrize(("category", "guards"), [("ui", ["alive", "free"]), (AUTH, ["alive"])])
+@pytest.mark.parametrize(("category", "sent"), [("ui", ["alive", "free"]), (AUTH, ["alive"])])
 def test_a_tombstone_refuses_the_write_and_the_shadow_takes_it(
-    stage: Stage, user: SessionId, category: str, guards: list[str]
+    stage: Stage, user: SessionId, category: str, sent: list[str]
 ) -> None:
     """D24: but no change of auth: no record is made of nothing."""
     loaded = loaded_user(stage, user)
@@ -310,7 +310,7 @@ def test_a_tombstone_refuses_the_write_and_the_shadow_takes_it(
     )
     assert saved.ended and (saved.stored or category == AUTH)
     assert stage.memory.ended.is_dead(user.digest)
-    assert [what[2] for what in stage.redis.told if what[0] == "write"] == guards
+    assert [what[2] for what in stage.redis.told if what[0] == "write"] == sent
 
 
 def test_a_session_that_redis_lost_is_pushed_and_written_again(stage: Stage, user: SessionId) -> None:
