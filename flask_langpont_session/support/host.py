@@ -40,7 +40,8 @@ class HostWork:
     :ivar leads: whether this process did the work for the others when :meth:`lead` was asked last.
     :param folder: this work's own; None: this process is the only one.
     :param what: the work, for the log: ``metrics``.
-    :param patience: seconds after which messages that are not taken show that the process that leads hangs.
+    :param patience: seconds after which messages that are not taken show that the process that leads hangs, and without
+        a failure after which the log says that the folder can be used again: a full disk takes a little now and then.
     :param clock: monotonic seconds.
     """
 
@@ -57,7 +58,7 @@ class HostWork:
         renew_in_children(self, HostWork._renew)
 
     def _begin(self) -> None:
-        self.leads, self._can_write = False, True
+        self.leads, self._failed_at = False, 0.0
         self._left: dict[Path, float] = {}
         self._numbers = itertools.count()
 
@@ -77,8 +78,7 @@ class HostWork:
             self._say(error)
             self.leads = True
         else:
-            if self._can_write:  # else a full disk would be told of at each look, and each look that it is over
-                self._say(None)
+            self._say(None)
         return self.leads
 
     def _holds(self, folder: Path) -> bool:
@@ -119,9 +119,8 @@ class HostWork:
         except OSError as error:
             with suppress(OSError):
                 unfinished.unlink()
-            self._cannot_write(error)
+            self._say(error)
             return False
-        self._can_write = True
         self._left[path] = self._clock()
         return True
 
@@ -174,9 +173,8 @@ class HostWork:
         try:
             _write(unfinished, state)
             unfinished.rename(self._folder / _STATE)
-            self._can_write = True
         except OSError as error:
-            self._cannot_write(error)
+            self._say(error)
 
     def kept(self) -> bytes:
         """Return what the previous leader has kept; empty: nothing."""
@@ -186,20 +184,18 @@ class HostWork:
             return _read(self._folder / _STATE)
         return b""
 
-    def _cannot_write(self, error: OSError) -> None:
-        """Note that a folder which can be used takes nothing."""
-        self._can_write = self._can_write and self._failing.problem is not None
-        self._say(error)
-
     def _say(self, error: OSError | None) -> None:
+        now = self._clock()
         if error is None:
-            if self._failing.ends():
+            if now - self._failed_at >= self._patience and self._failing.ends():
                 log.warning(
                     "the processes of this host share their %s again",
                     self._what,
                     extra=fields("host_shared", work=self._what),
                 )
-        elif self._failing.begins():
+            return
+        self._failed_at = now
+        if self._failing.begins():
             problem = str(error) if isinstance(error, UnsafeFile) else _words(error)
             log.warning(
                 "the processes of this host do not share their %s: %s. Each goes on for itself. Check the folder %s.",

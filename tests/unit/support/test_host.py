@@ -138,7 +138,8 @@ def test_where_there_is_no_folder_each_leads_and_says_so_once(tmp_path: Path, ca
     caplog.set_level(logging.INFO)
     place = tmp_path / "work"
     place.write_text("in the way")
-    first, second = work(place), work(place)
+    clock = Clock()
+    first, second = work(place, clock), work(place, clock)
     for _ in range(3):
         assert first.lead() and second.lead()
         assert not first.leave(b"x")
@@ -151,31 +152,38 @@ def test_where_there_is_no_folder_each_leads_and_says_so_once(tmp_path: Path, ca
     assert first.lead() and not second.lead()
     assert second.leave(b"x")
     assert first.collect() == [b"x"]
+    clock.now += LONG
+    assert first.lead() and not second.lead()
     assert len(caplog.messages) == 4
 
 
 def test_a_full_disk_makes_a_process_work_for_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Each of them says so once, however long that lasts, and once that it is over."""
-    first, second = work(tmp_path / "work"), work(tmp_path / "work")
+    """Each of them says so once, however long that lasts and though the disk takes a little now and then, and once that
+    it is over."""
+    clock = Clock()
+    first, second = work(tmp_path / "work", clock), work(tmp_path / "work", clock)
     assert first.lead() and not second.lead()
 
     def full(path: Path, to: Path) -> Path:
         raise OSError(28, "No space left on device")
 
-    with monkeypatch.context() as disk:
-        disk.setattr(Path, "rename", full)
-        for _ in range(3):
+    for _ in range(3):
+        with monkeypatch.context() as disk:
+            disk.setattr(Path, "rename", full)
             assert first.lead() and not second.lead()
             assert not second.leave(b"x")
             first.keep(b"x")
-        assert (first.collect(), first.kept()) == ([], b"")
-    assert [path.name for path in (tmp_path / "work").iterdir() if path.suffix == ".message"] == []
+        assert [path.name for path in (tmp_path / "work").iterdir() if path.suffix == ".message"] == []
+        clock.now += 1
+        assert second.leave(b"y") and not second.lead()
+        first.keep(b"y")
+        assert first.lead()
+        assert (first.collect(), first.kept()) == ([b"y"], b"y")
     assert [line.partition(": ")[2][:24] for line in caplog.messages] == ["no space left on device."] * 2
-    assert second.leave(b"x") and not second.lead()
-    first.keep(b"y")
-    assert first.lead()
+    clock.now += LONG
+    assert first.lead() and not second.lead()
     assert [line.endswith("share their metrics again") for line in caplog.messages] == [False, False, True, True]
 
 
