@@ -4,6 +4,7 @@ database has lost which went back to an earlier state."""
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
@@ -90,12 +91,8 @@ class MissedRevocations(Step):
 
     def note(self, digests: Sequence[str]) -> None:
         """Note in the journal that the database has these revocations, and Redis has not."""
-        try:
+        with suppress(StoreError):  # then the queue has them in this process' memory
             self._queue.note(*digests, in_database=True)
-        except StoreError as error:
-            if error.timed_out or error.sent:
-                raise
-            # else the queue has them in this process' memory
 
     def write_tombstones(self, dead: Sequence[tuple[str, int]], being_carried: Container[str]) -> None:
         """Write tombstones of auth, and where nothing is to be carried any more, in the place of all data.

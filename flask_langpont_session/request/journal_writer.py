@@ -28,7 +28,7 @@ from ..stores.host.opening import is_full
 from ..stores.redis.commands import new_write_id
 from ..stores.redis.records import addition_id
 from .fallback import Fallback
-from .scope import LEAST_FOR_JOURNAL, RequestScope
+from .scope import LEAST_AT_LAST, RequestScope
 
 if TYPE_CHECKING:
     from ..stores.host.journal import Journal
@@ -332,4 +332,4 @@ def _noted(scope: RequestScope | None, call: Callable[..., T], share: float = 1.
 
 
 def _wait(scope: RequestScope | None) -> float | None:
-    return None if scope is None else LEAST_FOR_JOURNAL
+    return None if scope is None else LEAST_AT_LAST

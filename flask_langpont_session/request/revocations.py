@@ -126,6 +126,7 @@ class Revocations(Part):
             shard = self._backend.health.locate(digest)
             by_shard.setdefault(shard, []).append((digest, max(version, int(in_database))))
         names = (AUTH,) if keeps_data else tuple(self._backend.table.categories)
+        scope.spare_some()
         told = [self._verifier.write_tombstones(dead, scope, names) for dead in by_shard.values()]
         if in_database and all(told) and not keeps_data:
             self._delivered(*versions)

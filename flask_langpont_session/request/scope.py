@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-LEAST_FOR_JOURNAL = 0.05
-"""Seconds that the host's journal is waited for at least: it is for what no store took, after they were waited for."""
+LEAST_AT_LAST = 0.05
+"""Seconds that the host's journal is waited for at least, and Redis by what ends a session: both are told after stores
+that may have been waited for in vain, and no later request does it again."""
 
 FIRST, FIRST_ANSWERS = 0.75, 50
 """Seconds at least, beside the budget, for about so many answers of the database that are a process's first.
@@ -130,7 +131,10 @@ class RequestScope:
         try:
             answer = call(*arguments, timeout=Wait(allowed, max(allowed, left)), **options)
         except StoreError as error:
-            raise self.failed(operation, error, allowed, began, late) from None
+            found = self.failed(operation, error, allowed, began, late)
+            if is_first:
+                self._left[0] = left
+            raise found from None
         took = self._took(process, began, late)
         if not is_first:
             self._left[0] -= min(allowed, took)
@@ -188,12 +192,16 @@ class RequestScope:
         began = self._clock()
         process = lag.of(self._clock)
         late = process.late(began)
-        allowed = max(LEAST_FOR_JOURNAL, self._left[0] * share)
+        allowed = max(LEAST_AT_LAST, self._left[0] * share)
         try:
             return call(allowed)
         finally:
             # A wait of a late process goes on; that is not at the expense of the stores.
             self._left[0] = max(0.0, self._left[0] - min(allowed, self._took(process, began, late)))
+
+    def spare_some(self) -> None:
+        """Have at least :data:`LEAST_AT_LAST` left to wait for stores."""
+        self._left[0] = max(self._left[0], LEAST_AT_LAST)
 
     @staticmethod
     def gave_up(store: str, why: str) -> StoreError:

@@ -4,11 +4,13 @@ normal.
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from devservers.processes import wait_until
+from devservers.processes import LONG, wait_until
 from tests.faults.proxy import REFUSE
 from tests.support.site.browser import Answer, Browser
 from tests.support.site.findings import reports_of
@@ -114,6 +116,18 @@ def at_level(level: int, *workers: Worker) -> None:
 def home(*workers: Worker) -> None:
     """Wait until the workers are at level 0 and their journals are empty."""
     wait_until(lambda: all(worker.is_well() for worker in workers), "all well, journals empty", pause=0.02)
+
+
+@contextmanager
+def held(journal: Path) -> Iterator[None]:
+    """Hold the lock of the journal's file, as another process that does not let go of it."""
+    connection = sqlite3.connect(journal, timeout=LONG, isolation_level=None)
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+        connection.execute("ROLLBACK")
+    finally:
+        connection.close()
 
 
 def told(*workers: Worker) -> str:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,10 +15,10 @@ from flask_langpont_session.policy.presets import DEFAULT_CATEGORIES
 from flask_langpont_session.stores.host.limits import BYTES_OF_AN_ENTRY
 from tests.faults.proxy import REFUSE
 from tests.support.site.browser import Browser
-from tests.support.site.hosts import LONG, Stage, Worker
+from tests.support.site.hosts import Stage, Worker
 
 from .conftest import HostMaker
-from .support import cut, look, reported, send, session_of
+from .support import cut, held, look, reported, send, session_of
 
 ENTRIES = 2000
 """Of the journal that is replayed."""
@@ -137,15 +135,3 @@ def test_i19_what_a_held_journal_could_not_keep_is_counted(stage: Stage) -> None
                 send(visitor, worker, "/set", input_text="held")
             shown = look(visitor, worker)["text"]
         assert shown == "held" or reported(worker) >= 1
-
-
-@contextmanager
-def held(journal: Path) -> Iterator[None]:
-    """Hold the lock of the journal's file, as another process that does not let go of it."""
-    connection = sqlite3.connect(journal, timeout=LONG, isolation_level=None)
-    try:
-        connection.execute("BEGIN IMMEDIATE")
-        yield
-        connection.execute("ROLLBACK")
-    finally:
-        connection.close()

@@ -22,7 +22,7 @@ from tests.support.site.browser import Browser
 from tests.support.site.hosts import Host, Stage, Worker
 
 from .conftest import HostMaker
-from .support import at_level, home, look, send
+from .support import at_level, held, home, look, send
 from .watch import Watch
 
 LEASES = {"VERIFY_INTERVAL": 60, "GRACE": 300}
@@ -120,6 +120,22 @@ def test_i1_a_logout_with_the_database_down_outlives_its_worker(stage: Stage, ho
         assert row(stage, digest)["version"] == 2
         assert record(stage.redis, digest)["@live"] == "0"
         assert revocations(a) == set()
+
+
+def test_i33_a_logout_reaches_redis_though_the_database_hangs_and_the_journal_is_held(stage: Stage) -> None:
+    """By a worker that is new: the first answers of its database are waited for longest."""
+    with stage.host("a", 1, HEALTH_INTERVAL=0.2) as a:
+        [worker] = a.workers
+        browser, digest = signed_in(worker)
+        worker.database.impose(HANG)
+        with held(worker.journal):
+            assert send(browser, worker, "/sign-out")["kept"] in ("redis", "nowhere")
+            wait_until(lambda: record(stage.redis, digest)["@live"] == "0", "the end of the session in Redis")
+            assert worker.database.hits["hang"]
+            assert revocations(a) == set()
+        worker.database.heal()
+        home(worker)
+        assert not row(stage, digest)["live"]
 
 
 def test_i4_a_role_change_on_a_host_without_redis_never_flickers(stage: Stage, host: HostMaker) -> None:

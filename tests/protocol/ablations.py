@@ -570,6 +570,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("the own digest", records, "_auth", _whosever_it_is),
     Ablation("classes of errors", errors.StoreError, "concerns_health", property(lambda error: True)),
     Ablation("budget", scope.RequestScope, "_failed", _waits_for_nothing),
+    Ablation("the end of a session is waited for at last", scope.RequestScope, "spare_some", _nothing),
     Ablation("what may fail", scope.RequestScope, "attempt", scope.RequestScope.ask),
     Ablation("short digests", events, "short", lambda digest: digest),
     Ablation("push of what Redis missed", journal_writer.JournalWriter, "queue_push", _nothing),

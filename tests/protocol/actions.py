@@ -217,29 +217,31 @@ def sign_out(world: World, task: Task, worker: Worker, slot: str) -> None:
     )
     world.told.append(_told(saved))
     world.promises.has_revoked(worker.name, worker.host.name, sid.digest, saved.durable)
+    world.promises.has_told_redis(task, sid.digest)
 
 
 def revoke(world: World, task: Task, worker: Worker, slot: str) -> None:
     """An operator ends the session."""
     sid = world.slots[slot].sid
     if sid is not None and sid.kind == SIGNED_IN:
-        _revoke(world, worker, sid)
+        _revoke(world, task, worker, sid)
 
 
 def revoke_first(world: World, task: Task, worker: Worker, slot: str) -> None:
     """The same, under the first id that the browser was given."""
     sids = [sid for sid in world.slots[slot].sids if sid.kind == SIGNED_IN]
     if sids:
-        _revoke(world, worker, sids[0])
+        _revoke(world, task, worker, sids[0])
 
 
-def _revoke(world: World, worker: Worker, sid: SessionId) -> None:
+def _revoke(world: World, task: Task, worker: Worker, sid: SessionId) -> None:
     scope = worker.repository.begin()
     world.promises.revokes(sid.digest)
     world.promises.census[f"revocation at level {scope.level}"] += 1
     durable = worker.repository.revocations.revoke(sid.digest, scope)
     world.told.append(f"durable {durable}")
     world.promises.has_revoked(worker.name, worker.host.name, sid.digest, durable)
+    world.promises.has_told_redis(task, sid.digest)
 
 
 def revoke_user(world: World, task: Task, worker: Worker, user: str) -> None:
@@ -671,8 +673,9 @@ def _wait(world: World, name: str, digest: str, **columns: Any) -> None:
 
 
 def _disk(world: World, name: str, how: str) -> None:
-    """A host's journal takes no more, or only into its reserve, or again."""
-    world.hosts[name].is_full, world.hosts[name].is_tight = how == "full", how == "tight"
+    """A host's journal takes no more, or only into its reserve, or not in time, or again."""
+    host = world.hosts[name]
+    host.is_full, host.is_tight, host.is_held = how == "full", how == "tight", how == "held"
 
 
 def _crash(world: World, name: str) -> None:
@@ -823,7 +826,7 @@ def _check_session(world: World, worker: Worker, sid: SessionId, exact: bool) ->
 
 def _check_revocations(world: World) -> None:
     for host, view in world.promises.hosts.items():
-        number = "I33" if world.hosts[host].is_full else "I6"
+        number = "I33" if world.hosts[host].is_full or world.hosts[host].is_held else "I6"
         for digest in view.revoked:
             if any(_lives_on(world, each) for each in world.tables.ids_of(digest)):
                 world.promises.violate(number, f"the database was never told of a revocation that {host} accepted")

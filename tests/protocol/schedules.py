@@ -2131,6 +2131,29 @@ KEPT = (
         """,
     ),
     _kept(
+        "revocations that the journal did not take",
+        "I33",
+        """
+        sign_in w0 alice s0
+        read w2 s0
+        database down
+        disk h0 held            # it may take that later, or never
+        sign_out w0 s0
+        heal
+        """,
+    ),
+    _kept(
+        "the end of a session is waited for at last",
+        "I1",
+        """
+        sign_in w0 alice s0
+        database hung
+        a: sign_out w0 s0
+        pass 100                # Redis is slow to answer, and the database has what is left
+        finish a
+        """,
+    ),
+    _kept(
         "log out everywhere that the journal did not take",
         "I33",
         """

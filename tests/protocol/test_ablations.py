@@ -37,7 +37,7 @@ LOAD_BEARING = {
     "a row that went back", "an epoch that was lost",
     "a clock that was set", "the quickest answer tells the time", "a proof that is yet to come",
     "a change keeps its life", "each entry apart", "revocations that the journal did not take",
-    "log out everywhere that the journal did not take",
+    "log out everywhere that the journal did not take", "the end of a session is waited for at last",
     "newer copies stand", "what was given back is as old as the copy", "later versions than what was given back",
     "what no worker has any more is counted", "what was not given back is counted",
     "what was seen is there", "a loss is looked for before a merge",

@@ -144,6 +144,7 @@ class Host:
 
     :ivar set_by_ms: by how much its wall clock was set, forward or back.
     :ivar unread: so often the journal does not say in time what waits.
+    :ivar is_held: another process has the journal's lock: nothing is written in time.
     :ivar is_full: its disk takes no more, not even into the journal's reserve, which others have taken.
     :ivar is_tight: its disk takes only what has the room of the reserve.
     """
@@ -156,24 +157,30 @@ class Host:
         self._true = world.clock
         self.journal = journal_at(None, clock=clock, limits=limits)
         self.unread = 0
-        self.is_full = self.is_tight = False
+        self.is_full = self.is_tight = self.is_held = False
         read = self.journal.overlay
 
         def overlay(ref: RecordRef, **options: Any) -> Overlay:
             if self.unread:
                 self.unread -= 1
-                raise StoreError("journal", ErrorClass.UNREACHABLE, "busy", timed_out=True)
+                raise self._timed_out(options.get("wait"))
             return read(ref, **options)
 
         self.journal.overlay = overlay  # type: ignore[method-assign]
         write = self.journal.file.transaction
 
-        def transaction(*arguments: Any, **options: Any) -> Any:
+        def transaction(work: Any, wait: float | None = None, **options: Any) -> Any:
+            if self.is_held:
+                raise self._timed_out(wait)
             if self.is_full or (self.is_tight and options.get("room") is not Room.RESERVED):
                 raise StoreError("journal", ErrorClass.WRITE_REFUSED, "SQLITE_FULL")
-            return write(*arguments, **options)
+            return write(work, wait, **options)
 
         self.journal.file.transaction = transaction  # type: ignore[method-assign]
+
+    def _timed_out(self, wait: float | None) -> StoreError:
+        self._true.advance(round((wait or 0) * 1000))
+        return StoreError("journal", ErrorClass.UNREACHABLE, "busy", timed_out=True)
 
     @property
     def wall_ms(self) -> int:

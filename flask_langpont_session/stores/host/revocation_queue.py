@@ -118,12 +118,12 @@ class RevocationQueue:
         self._take(note, wait, stays=stays)
 
     def _take(self, work: Work[None], wait: float | None, *, stays: bool) -> None:
-        """Have the file take something; what it does not take is held."""
+        """Have the file take something. It is held if the file does not say that it has it: told twice, the stores
+        are as told once."""
         try:
             self._file.transaction(work, wait, stays=stays, room=Room.RESERVED)
-        except StoreError as error:
-            if not (error.timed_out or error.sent):  # else it may be written yet, or is
-                self._hold(work)
+        except StoreError:
+            self._hold(work)
             raise
 
     def _hold(self, work: Work[None]) -> None:

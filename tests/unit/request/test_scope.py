@@ -9,7 +9,16 @@ import pytest
 from flask_langpont_session.metrics.recorder import Recorder
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, REPLICA, WRITE, Health, Listeners
-from flask_langpont_session.request.scope import FIRST, FIRST_ANSWERS, LOAD, SAVE, VERIFY, RequestScope, StoreCall
+from flask_langpont_session.request.scope import (
+    FIRST,
+    FIRST_ANSWERS,
+    LEAST_AT_LAST,
+    LOAD,
+    SAVE,
+    VERIFY,
+    RequestScope,
+    StoreCall,
+)
 from flask_langpont_session.support import lag
 from flask_langpont_session.support.lag import LEAST_WAIT, Lag
 from tests.support.clock import Clock
@@ -301,10 +310,21 @@ def test_the_first_answers_of_the_database_are_waited_for(fresh: Request) -> Non
 
 
 def test_a_first_answer_that_does_not_come_is_a_failure(fresh: Request) -> None:
-    """It was given more than its time."""
+    """It was given more than its time, and none of that is another store's."""
     with pytest.raises(StoreError):
         fresh.ask(DATABASE, timeout=0.25, takes=FIRST, fails=ErrorClass.UNREACHABLE, timed_out=True)
     assert fresh.health.open_stores() == {(DATABASE, READ), (DATABASE, WRITE)}
+    fresh.ask(timeout=0.2)
+    assert fresh.waits == [FIRST, 0.2]
+
+
+@pytest.mark.parametrize(("takes", "left"), [(0.1, 0.2), (0.28, LEAST_AT_LAST), (0.3, LEAST_AT_LAST)])
+def test_what_ends_a_session_is_waited_for_whatever_was_before(request_: Request, takes: float, left: float) -> None:
+    """A little, if nearly nothing is left. Else it has what any call has."""
+    request_.ask(DATABASE, timeout=0.3, takes=takes)
+    request_.scope.spare_some()
+    request_.ask(timeout=0.2)
+    assert request_.waits == [0.3, left]
 
 
 def test_giving_up_is_an_error_of_ours() -> None:
