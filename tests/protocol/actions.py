@@ -15,7 +15,7 @@ from flask_langpont_session.metrics.losses import Cause, Loss
 from flask_langpont_session.policy import users as step_up
 from flask_langpont_session.policy.categories import AUTH, AUTHENTICATED_AT
 from flask_langpont_session.policy.changes import CategoryChange, Operation
-from flask_langpont_session.policy.health import DATABASE, READ, WRITE
+from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, WRITE
 from flask_langpont_session.policy.ids import SIGNED_IN, SessionId
 from flask_langpont_session.policy.leases import INCIDENT_MARGIN_MS, begins_to_live_shorter
 from flask_langpont_session.policy.levels import Kept
@@ -212,12 +212,13 @@ def sign_out(world: World, task: Task, worker: Worker, slot: str) -> None:
     world.tasks.pause("view")
     world.promises.revokes(sid.digest)
     world.promises.census[f"revocation at level {scope.level}"] += 1
+    could = scope.to(sid.digest).can(PRIMARY, WRITE)
     saved = worker.repository.saves.save(
         Plan(sid, None, world.settings.life, scope.level, loaded=loaded, ends=True), scope
     )
     world.told.append(_told(saved))
     world.promises.has_revoked(worker.name, worker.host.name, sid.digest, saved.durable)
-    world.promises.has_told_redis(task, sid.digest)
+    world.promises.has_told_redis(task, sid.digest, could=could)
 
 
 def revoke(world: World, task: Task, worker: Worker, slot: str) -> None:
@@ -238,10 +239,11 @@ def _revoke(world: World, task: Task, worker: Worker, sid: SessionId) -> None:
     scope = worker.repository.begin()
     world.promises.revokes(sid.digest)
     world.promises.census[f"revocation at level {scope.level}"] += 1
+    could = scope.to(sid.digest).can(PRIMARY, WRITE)
     durable = worker.repository.revocations.revoke(sid.digest, scope)
     world.told.append(f"durable {durable}")
     world.promises.has_revoked(worker.name, worker.host.name, sid.digest, durable)
-    world.promises.has_told_redis(task, sid.digest)
+    world.promises.has_told_redis(task, sid.digest, could=could)
 
 
 def revoke_user(world: World, task: Task, worker: Worker, user: str) -> None:

@@ -730,13 +730,13 @@ class Promises:
         if not all(map(self.tables.is_ended, ids)):
             self.violate("I1", "a revocation was called durable that the database does not have")
 
-    def has_told_redis(self, task: Task, digest: str) -> None:
-        """A session was ended by a request, whatever else it waited for."""
+    def has_told_redis(self, task: Task, digest: str, *, could: bool) -> None:
+        """A session was ended by a request, whatever else it waited for. `could`: it might write to the primary."""
         primary, key = self.cluster.primary, Key(AUTH, digest)
         has_failed = any(store == PRIMARY for store, _ in task.failures)
         # It may have told a server that was the primary before.
         is_told = has_failed or any(is_tombstone(node.get(key)) for node in (primary, self.cluster.replica))
-        if PRIMARY in task.answered and is_live(primary.get(key)) and not is_told:
+        if could and PRIMARY in task.answered and is_live(primary.get(key)) and not is_told:
             self.violate("I1", "a Redis that answers was not told of the end of a session")
 
     def replaces(self, digest: str) -> None:
