@@ -139,7 +139,8 @@ def system_calls() -> dict[str, int] | None:
         for request in re.split(r'.*"/mark/(?=[a-z])', trace.read_text())[1:]:
             calls = re.findall(r"^(?!mmap)\w+\(", request, re.MULTILINE)
             numbers[request.partition("/")[0]].append(len(calls))
-    return {name: median_low(numbers[path]) for name, path in paths()}
+    # The fewest: where the machine is busy, a reply that is not there yet is waited for by one call more.
+    return {name: min(numbers[path]) for name, path in paths()}
 
 
 @contextmanager
