@@ -154,7 +154,7 @@ DISTURBANCES = (
     Disturbance("the reader's connections are killed (CLIENT KILL ID)", _reader_killed),
     Disturbance("the server is stopped for 0.3 s (SIGSTOP, SIGCONT)", partial(_frozen, seconds=0.3), 20),
     Disturbance("the server is stopped for 1.5 s", partial(_frozen, seconds=1.5), 5),
-    Disturbance("FLUSHALL", _flushed),
+    Disturbance("FLUSHALL", _flushed, 10),
     Disturbance("failover, connections are closed", partial(_failed_over, closes=True), 10, by_endpoint=True),
     Disturbance(
         "failover, connections stay with the demoted server", partial(_failed_over, closes=False), 10, by_endpoint=True

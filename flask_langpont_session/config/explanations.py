@@ -74,13 +74,14 @@ LEVEL_MEANS: Mapping[int, str] = {
 
 class KeyAdvice:
     """Logs once per key that the table does not name it: in debug as a warning, with the line that changes it; and in
-    debug of a key that is a right by its name.
+    debug that the preset takes a key for a right by its name. An application with a list of its own knows its rights.
 
     :ivar note: to be called with each key that is given a value.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._is_right_by_preset = settings.privilege_keys == PRESETS[settings.preset].privilege_keys
         self._noted: set[str] = set()
         self.note: Callable[[str], None] = lru_cache(MOST_KEYS)(self._note)
 
@@ -88,12 +89,14 @@ class KeyAdvice:
         if key in self._noted or len(self._noted) >= _MOST_NOTED:
             return
         is_in_debug = has_app_context() and current_app.debug
-        if is_in_debug and key in self._settings.privilege_key_patterns and not key.startswith("_"):
+        is_right = self._is_right_by_preset and key in self._settings.privilege_key_patterns
+        if is_in_debug and is_right and not key.startswith("_"):  # with one, it is a library's
             self._noted.add(key)
-            log.info(
-                "session[%r] gives a right, by LANGPONT_SESSION_PRIVILEGE_KEYS: only the database changes it. Without "
-                "a database the request gets a 503. If it is ordinary data, take it out of that setting",
+            log.warning(
+                "session[%r] gives a right, as the preset's PRIVILEGE_KEYS name it: only the database changes it, and "
+                "without a database the request gets a 503. Set %sPRIVILEGE_KEYS to the keys that are rights",
                 key,
+                PREFIX,
                 extra=fields("key_is_right", key=key),
             )
         if not self._settings.table.is_unclaimed(key):

@@ -115,10 +115,11 @@ def events_of(caplog: pytest.LogCaptureFixture, *names: str) -> list[tuple[str, 
 def test_what_a_name_or_a_value_makes_of_a_key_is_told_once(
     make_app: MakeApp, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A key that is a right by its name, in debug; a sign-in of a user whom no list finds, in production too."""
+    """A key that is a right by its name, in debug, where it is seen; a sign-in of a user whom no list finds, in
+    production too."""
     shopper = {"keys": ["shopper"], "category": "auth", "priority": "critical"}
     app = debugged(make_app(PRESET="application", FEATURES={"shopper": shopper}, USER_KEYS=["shopper"]))
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.WARNING):
         for _ in range(2):
             client: Any = app.test_client()
             client.post("/set", json={"shopper": {"name": "Alice"}, "cart": 1})
@@ -126,11 +127,12 @@ def test_what_a_name_or_a_value_makes_of_a_key_is_told_once(
             client.post("/set", json={"shopper": {"id": 7}})
     told = [("user_nameless", "shopper"), ("key_is_right", "role")]
     assert events_of(caplog, "user_nameless", "key_is_right") == told
-    app = debugged(make_app(PRESET="application"), False)
-    caplog.clear()
-    with caplog.at_level(logging.INFO):
-        app.test_client().post("/set", json={"role": "editor"})
-    assert events_of(caplog, "key_is_right") == []
+    for is_in_debug, own in ((False, {}), (True, {"PRIVILEGE_KEYS": ["role"]})):
+        app = debugged(make_app(PRESET="application", **own), is_in_debug)
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            app.test_client().post("/set", json={"role": "editor"})
+        assert events_of(caplog, "key_is_right") == []
 
 
 def test_settings_that_do_nothing_are_told_of(make_app: MakeApp, caplog: pytest.LogCaptureFixture) -> None:
