@@ -35,12 +35,15 @@ class HealthSnapshot:
     :param outage_age: seconds since Redis last answered reads.
     :param lost_at: since when requests do not use the primary in a direction, monotonic seconds; infinity: they do, or
         this request is among the first to notice.
+    :param is_busy: the database is out for this request because it is too busy, and for no other reason. That is no
+        outage, so the level stays.
     """
 
     up: frozenset[Access]
     outage_age: float
     local_ttl: float
     lost_at: float = math.inf
+    is_busy: bool = False
     reader: str | None = field(init=False)
     """The Redis that answers reads: the primary while it can."""
     level: int = field(init=False)
@@ -52,7 +55,7 @@ class HealthSnapshot:
         level = levels.level(
             reads=reader is not None,
             writes=self.can(PRIMARY, WRITE),
-            database=self.can(DATABASE),
+            database=self.can(DATABASE) or self.is_busy,
             outage_age=self.outage_age,
             local_ttl=self.local_ttl,
         )
@@ -63,10 +66,14 @@ class HealthSnapshot:
         """Return whether this request may still use that store in that direction."""
         return (store, direction) in self.up
 
-    def without(self, store: str, *directions: str) -> HealthSnapshot:
-        """Return the snapshot after a failure."""
+    def without(self, store: str, *directions: str, is_busy: bool = False) -> HealthSnapshot:
+        """Return the snapshot after a failure.
+
+        :param is_busy: the store is too busy for this request, and not down.
+        """
         lost = {(store, direction) for direction in directions}
-        return HealthSnapshot(self.up - lost, self.outage_age, self.local_ttl, self.lost_at)
+        is_busy = is_busy and (self.is_busy or self.can(DATABASE)) if store == DATABASE else self.is_busy
+        return HealthSnapshot(self.up - lost, self.outage_age, self.local_ttl, self.lost_at, is_busy)
 
 
 class HealthLimits(NamedTuple):

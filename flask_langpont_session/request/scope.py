@@ -61,10 +61,9 @@ class RequestScope:
     :param budget: seconds this request may wait for stores, all together.
     :param clock: monotonic seconds.
     :param shard: of the session it is about.
-    :ivar is_busy: the database is out for this request because it is too busy, not because it is down.
     """
 
-    __slots__ = ("_clock", "_health", "_left", "_others", "_recorder", "_shard", "_timeouts", "is_busy", "view")
+    __slots__ = ("_clock", "_health", "_left", "_others", "_recorder", "_shard", "_timeouts", "view")
 
     def __init__(
         self,
@@ -82,7 +81,6 @@ class RequestScope:
         self._clock = clock
         self._shard = shard
         self._others: dict[str, RequestScope] | None = None  # by shard; most requests have to do with one only
-        self.is_busy = False
         self.view: HealthSnapshot = health.snapshot(shard)
 
     def to(self, digest: str) -> RequestScope:
@@ -98,8 +96,8 @@ class RequestScope:
         other = RequestScope(self._health, self._recorder, self._timeouts, 0.0, self._clock, shard)
         lost = [way for way in (READ, WRITE) if not self.can(DATABASE, way)]
         if lost:
-            other.view = other.view.without(DATABASE, *lost)
-        other._left, other._others, other.is_busy = self._left, self._others, self.is_busy
+            other.view = other.view.without(DATABASE, *lost, is_busy=self.view.is_busy)
+        other._left, other._others = self._left, self._others
         self._others[shard] = other
         return other
 
@@ -244,9 +242,7 @@ class RequestScope:
 
     def _lost(self, error: StoreError, *ways: str) -> StoreError:
         """Ask a store no more for this request. The database is the same one for all shards."""
-        role = role_of(error.store)
-        of_database = role == DATABASE
-        for scope in self._others.values() if self._others and of_database else (self,):
-            scope.view = scope.view.without(role, *ways)
-            scope.is_busy = error.error_class is ErrorClass.LOCAL if of_database else scope.is_busy
+        role, is_busy = role_of(error.store), error.error_class is ErrorClass.LOCAL
+        for scope in self._others.values() if self._others and role == DATABASE else (self,):
+            scope.view = scope.view.without(role, *ways, is_busy=is_busy)
         return error

@@ -54,7 +54,7 @@ class Verifier:
             self._repair(digest, scope, in_database=entry.in_database)
             return Loaded.verified(Verdict.DEAD, answer.now_ms)
         at = Situation(
-            life, self._terms, self._settings.privileges, is_well, scope.can(DATABASE, READ), fresh, scope.is_busy
+            life, self._terms, self._settings.privileges, is_well, scope.can(DATABASE, READ), fresh, scope.view.is_busy
         )
         in_redis = self._copy_in_redis(entry, answer) if entry and is_well and not fresh else None
         for belief in BELIEFS:
@@ -64,7 +64,7 @@ class Verifier:
                 try:
                     return self.ask_database(digest, scope, life, answer.stamp_ms, _idle_seen(answer), entry)
                 except StoreError:  # the scope has told health
-                    at = at._replace(database=False, is_busy=scope.is_busy)
+                    at = at._replace(database=False, is_busy=scope.view.is_busy)
                     continue
             seen = in_redis if belief.source == PRIMARY else self._own_copy(digest, scope)
             if seen and belief.is_believed(seen, at):

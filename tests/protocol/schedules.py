@@ -1001,9 +1001,10 @@ KEPT = (
         """
         sign_in w0 alice s0
         read w0 s0
+        database down
+        tick w0                 # it is known to be away, and not only too slow for one request
         cut w0 A
         cut w0 B
-        database down
         append w0 s0
         """,
     ),
@@ -1957,6 +1958,7 @@ KEPT = (
         sign_out w0 s0
         tick all
         disk h0 tight           # it ends a session, so it has the room of the reserve
+        flush                   # no tombstone knows it
         database down
         pass 6000
         tick all
@@ -1993,6 +1995,7 @@ KEPT = (
         go_back                 # so quickly that no worker takes it for an outage
         pass 3550000            # the tombstone lives for another moment
         tick all
+        pass 100000
         heal
         """,
     ),

@@ -145,8 +145,20 @@ def test_health_hears_of_what_concerns_it(request_: Request, error_class: ErrorC
     assert bool(request_.health.open_stores()) == (error_class.value in "UBWAN")
 
 
-def test_the_level_follows_what_this_request_has_seen(request_: Request) -> None:
-    """It is at level 1 with a replica as soon as its primary failed, whatever the breakers still believe."""
+@pytest.mark.parametrize(
+    ("failures", "level", "is_busy"),
+    [
+        ([ErrorClass.LOCAL, ErrorClass.LOCAL], 2, True),
+        ([ErrorClass.UNREACHABLE, ErrorClass.LOCAL], 4, False),
+        ([ErrorClass.LOCAL, ErrorClass.UNREACHABLE], 4, False),
+    ],
+    ids=["busy", "down-then-no-time", "busy-then-down"],
+)
+def test_the_level_follows_what_this_request_has_seen(
+    request_: Request, failures: list[ErrorClass], level: int, is_busy: bool
+) -> None:
+    """It is at level 1 with a replica as soon as its primary failed, whatever the breakers still believe; at level 4
+    when the database is away as well, and not when that is only too busy: what is written is kept at level 2."""
     assert request_.scope.level == 0
     with pytest.raises(StoreError):
         request_.ask(fails=ErrorClass.UNREACHABLE)
@@ -155,6 +167,10 @@ def test_the_level_follows_what_this_request_has_seen(request_: Request) -> None
     with pytest.raises(StoreError):
         request_.ask(REPLICA, fails=ErrorClass.UNREACHABLE)
     assert request_.scope.level == 2
+    for error_class in failures:
+        with pytest.raises(StoreError):
+            request_.ask(DATABASE, fails=error_class)
+    assert (request_.scope.level, request_.scope.view.is_busy) == (level, is_busy)
     assert request_.health.level == 0
 
 
