@@ -101,7 +101,7 @@ bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.encryption --write
 	$(BIN)/python -m benchmarks.memory --write
 
-# Two processes on one server: is what one reads as new as what the other one has written? Ten minutes.
+# Two processes on one server: is what one reads as new as what the other one has written? Half an hour.
 freshness: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet -c constraints.txt --group bench
 	$(BIN)/python -m benchmarks.freshness --write
