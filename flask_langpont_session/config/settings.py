@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -208,11 +210,33 @@ def load_settings(app: Flask, scratch: Scratch | None = None) -> Settings:
     built, in_tables = _derive(settings)
     has_table = built.is_whole and not wrong.keys() & {"categories", "features", "durable_keys"}
     together = rules.problems_of(settings, app, wrong.keys(), in_tables, has_table=has_table)
-    problems = [*unknown, *wrong.values(), *together]
+    problems, unread = [*unknown, *wrong.values(), *together], _unread(app)
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError([*problems, *unread])
+    for text in unread:
+        log.warning(text, extra=fields("setting_unread", setting=text.partition(":")[0]))
     settings.table.forget_use()
     return settings
+
+
+_NEARLY = re.compile(rf"(?!{PREFIX})(?:FLASK_)?LANGPONT_?(?:SESSIONS?_)?(\w+)")
+_IN_ENVIRONMENT = re.compile(rf"(?:FLASK_)?({PREFIX}\w+?)(?:__\w+)?")
+
+
+def _unread(app: Flask) -> list[str]:
+    """Return the settings that are given where nothing reads them, each with what to do: under a prefix that is nearly
+    the right one, or in the environment alone."""
+    nearly = [
+        f"{key}: not read, because settings begin with {PREFIX}; write {PREFIX}{found[1]}"
+        for key in app.config
+        if (found := _NEARLY.fullmatch(key)) and (field := _FIELDS.get(found[1].lower())) and field.init
+    ]
+    return nearly + [
+        f"{name}: not read, because it is in the environment alone; call app.config.from_prefixed_env() before "
+        f"LangPontSession(app), which takes FLASK_{found[1]}"
+        for name in sorted(os.environ)
+        if (found := _IN_ENVIRONMENT.fullmatch(name)) and found[1] not in app.config
+    ]
 
 
 def changes_of_settings(app: Flask) -> Callable[[Flask], list[str]]:

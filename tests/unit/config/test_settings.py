@@ -590,6 +590,49 @@ def test_the_documented_environment_is_accepted(tmp_path: Path, monkeypatch: pyt
     assert settings.features == {"language_preference": {"priority": "high"}}
 
 
+UNREAD: list[tuple[str, bool, str | None]] = [
+    # key, whether it is in the environment, what has to be written or called
+    ("LANGPONT_PRESET", False, f"write {PREFIX}PRESET"),
+    ("LANGPONT_SESSIONS_PRESET", False, f"write {PREFIX}PRESET"),
+    ("FLASK_LANGPONT_SESSION_PRESET", False, f"write {PREFIX}PRESET"),
+    ("LANGPONT_LANGUAGES", False, None),  # a setting of the application's own
+    ("PRESET", False, None),
+    (f"FLASK_{PREFIX}PRESET", True, "call app.config.from_prefixed_env()"),
+    (f"{PREFIX}PRESET", True, f"takes FLASK_{PREFIX}PRESET"),
+    (f"FLASK_{PREFIX}FEATURES__language_preference__priority", True, "call app.config.from_prefixed_env()"),
+    (f"FLASK_{PREFIX}SERVICE", True, None),  # the application has set it otherwise
+]
+
+
+@pytest.mark.parametrize(("key", "is_variable", "says"), UNREAD)
+def test_a_setting_that_nothing_reads_is_told_of(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    key: str,
+    is_variable: bool,
+    says: str | None,
+) -> None:
+    """Its application starts, and the setting may be another package's; with a mistake that it may explain, it is named
+    beside that."""
+    app = Flask("app", instance_path=str(tmp_path))
+    app.secret_key = "a key for tests"
+    for name in ("REDIS_URL", "DATABASE_URL"):
+        app.config[PREFIX + name] = REMOTE[name]
+    app.config[f"{PREFIX}SERVICE"] = "shop"
+    if is_variable:
+        monkeypatch.setenv(key, "secret")
+    else:
+        app.config[key] = "secret"
+    load_settings(app)
+    logged = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert [(text.startswith(f"{key}: not read"), str(says) in text) for text in logged] == [(True, True)] * bool(says)
+    app.config[f"{PREFIX}REDIS_URL"] = None
+    with pytest.raises(ConfigError) as raised:
+        load_settings(app)
+    assert list(raised.value.problems[1:]) == logged and "secret" not in str(raised.value)
+
+
 def test_a_wrong_topic_is_named_by_its_severity_and_not_quoted(load: Load) -> None:
     """An ARN names the account, and errors are logged."""
     [problem] = problems_of(load, ALERT_TOPICS={"info": TOPIC, "critical": f"{TOPIC}.fifo", "warning": f" {TOPIC}"})
