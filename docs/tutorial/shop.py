@@ -56,7 +56,8 @@ def sign_out():
 def order():
     if "username" not in session or not session.get("cart"):
         return redirect("/")
-    session["ordered"] = session.pop("cart")
+    session["ordered"] = session["cart"]
     if session.flush() == "nowhere":
         return "We cannot take your order now. Your cart is still there: please try again in a minute.", 503
+    del session["cart"]
     return f"Thank you, {session['username']}. You ordered: {session['ordered']}"

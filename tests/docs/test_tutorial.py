@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import runpy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 
 from devservers.processes import free_port, wait_until
 from devservers.servers import Valkey
+from flask_langpont_session.testing import configure, outage
 
 from .console import follow
 from .pages import ROOT, Block, blocks_of
@@ -90,6 +93,23 @@ def test_the_cart_survives(shop: Shop) -> None:
     assert "2 x matcha" in (page := browser.get()) and "1 x sencha" in page
     assert "You ordered: {'sencha': 1, 'matcha': 2}" in browser.post("/order").replace("&#39;", "'")
     assert "x matcha" not in browser.get()
+
+
+@pytest.mark.parametrize("durable", [[], ["cart"]], ids=["cart in Redis", "cart in the database"])
+@pytest.mark.parametrize("level", [3, 4])
+def test_an_order_that_nothing_keeps_leaves_the_cart(
+    level: int, durable: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cart is removed after the order is kept: at level 3 the database can keep the removal and not the order."""
+    monkeypatch.setenv("FLASK_LANGPONT_SESSION_DURABLE_KEYS", json.dumps(durable))
+    app = runpy.run_path(str(SHOP))["app"]
+    configure(app)
+    client = app.test_client()
+    client.post("/sign-in", data={"name": "hanako"})
+    client.post("/add", data={"item": "sencha"})
+    with outage(app, level):
+        assert "Thank you" not in client.post("/order").text
+    assert "1 x sencha" in client.get("/").text
 
 
 def test_the_commands_of_the_tutorial_print_what_it_shows(tmp_path: Path) -> None:
