@@ -482,13 +482,6 @@ def health_of(app: Flask) -> dict[str, Any]:
     return found
 
 
-def test_an_empty_journal_is_no_failure(make_app: MakeApp) -> None:
-    """Noughts, exit code 0."""
-    result = run(make_app(), "journal")
-    assert result.exit_code == 0
-    assert "nothing waits" in result.output
-
-
 def test_a_journal_that_cannot_be_read_says_why(make_app: MakeApp, tmp_path: Path) -> None:
     """One line, exit code 1; the stores of `status` are told all the same."""
     app = make_app()
