@@ -396,9 +396,9 @@ def _address(settings: Settings, redis: Mapping[str, SessionStore], store: str) 
         engine = settings.database_engine
         url = make_url(settings.database_url or "") if engine is None else engine.url
         return url.render_as_string(hide_password=True)
-    # A shard may have been found, or left, since the call to it failed.
+    # No node of a cluster may have answered yet, or a shard has left since the call to it failed.
     server = redis[role_of(store)].endpoints.get(store)
-    return "its shards have changed" if server is None else server.address
+    return "its shards are not known" if server is None else server.address
 
 
 def _alerts(app: Flask, settings: Settings, recorder: Recorder, backend: Backend) -> Alerts | None:
@@ -748,8 +748,8 @@ def _database(app: Flask, settings: Settings, codec: Codec) -> Database:
         log.warning("%s", warning, extra=fields("driver_not_known", driver=engine.dialect.driver))
     if engine.dialect.name == "sqlite" and settings.redis_url and not is_local(settings.redis_url):
         log.warning(
-            "the session database is a SQLite file, and Redis is on another host: this is right for one host of the "
-            "application. Two hosts need one database, or each decides alone about sign-ins",
+            "the session database is a SQLite file, and Redis is a cluster or on another host: this is right for one "
+            "host of the application. Two hosts need one database, or each decides alone about sign-ins",
             extra=fields("sqlite_of_one_host"),
         )
     shows_use = settings.device_labels or settings.device_networks

@@ -70,7 +70,7 @@ _REDIS = (PRIMARY, REPLICA)
 
 _HANGS = (
     "its server hangs, is busy (SLOWLOG GET, its processor, swap), or something on the way drops what is sent (a "
-    "security group, a firewall); or {setting} is not its address"
+    "security group, a firewall); or {setting} is not its address, or says rediss:// of a server without TLS"
 )
 
 REFUSED = "refuses connections"
@@ -79,9 +79,12 @@ USED_UP = "has no connection left"
 PASSWORD = "wrong password or user"
 EXPIRED = "certificate: expired"
 NOT_TRUSTED = "certificate: not trusted"
+NO_CLUSTER = "is no cluster"
+CLUSTER_NODE = "is a node of a cluster"
+NO_SUCH_NUMBER = "has no database of that number"
 SLOW = "Slow"
 PROMOTED = "Promoted"
-"""Words of :attr:`.StoreError.cause` that errors of Redis and of databases share."""
+"""Words of :attr:`.StoreError.cause` in place of the name of an exception."""
 
 LACKS_RIGHT = "its user lacks a right"
 """A :attr:`Cause.word`."""
@@ -138,6 +141,22 @@ ROWS: tuple[_Row, ...] = (
         "is a primary itself",
         "at level 1 users would be shown another server's data: have {setting} name the reader endpoint, or leave it "
         "out; if that server was promoted by mistake, have it follow the primary again (`REPLICAOF HOST PORT`)",
+    ),
+    (_REDIS, None, (NO_CLUSTER,), NO_CLUSTER, "write redis:// or rediss:// in {setting}, in place of redis+cluster://"),
+    (_REDIS, None, (CLUSTER_NODE,), CLUSTER_NODE, "write redis+cluster:// or rediss+cluster:// in {setting}"),
+    (
+        _REDIS,
+        None,
+        (NO_SUCH_NUMBER,),
+        NO_SUCH_NUMBER,
+        "correct the number at the end of {setting} (`CONFIG GET databases` says how many there are), or leave it out",
+    ),
+    (
+        _REDIS,
+        ErrorClass.UNREACHABLE,
+        ("InvalidResponse",),
+        "speaks another protocol",
+        "correct the port in {setting}; or its server speaks TLS: write rediss://",
     ),
     (_REDIS, ErrorClass.UNREACHABLE, _UNHEARD, "does not answer", _HANGS),
     (
@@ -259,7 +278,8 @@ def cause_of(error: StoreError, file: str | None = None) -> Cause:
         if role in roles and error_class in (None, kind) and error.cause.startswith(causes or ""):
             return Cause(word, does.format(setting=setting, file=file or "its file"), section)
     is_file = role not in _SETTINGS or (role == DATABASE and file is not None)
-    does = f"check that {setting} is right, {_OF_FILE if is_file else _OF_SERVER}"
+    parts = " (host, port, redis:// or rediss://)" if role in _REDIS else ""
+    does = f"check that {setting} is right{parts}, {_OF_FILE if is_file else _OF_SERVER}"
     return Cause(words_of(kind), does, section)
 
 

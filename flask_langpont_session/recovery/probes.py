@@ -190,9 +190,7 @@ class Prober:
         :raises StoreError: the store answers in no direction.
         """
         role = role_of(store)
-        if role == PRIMARY:
-            self._backend.primary.find_shards(timeout)
-        place: Any = self._backend.database if role == DATABASE else self._backend.endpoint(store)
+        place: Any = self._backend.database if role == DATABASE else self._backend.find(store, timeout)
         if role == REPLICA:
             answer = ProbeAnswer(_BOTH, place.probe_read(timeout=timeout))
             self._refuse_promoted(store, timeout)

@@ -125,6 +125,16 @@ class Backend:
             raise StoreError(name, ErrorClass.TOPOLOGY, "NoSuchShard")
         return endpoint
 
+    def find(self, name: str, timeout: float) -> Endpoint:
+        """Return the Redis behind a name as health has it; where no shard of a cluster is known, find them before.
+
+        :param timeout: seconds for each node that is asked.
+        :raises StoreError: no node answers, or that shard is not there.
+        """
+        if role_of(name) == PRIMARY:
+            self.primary.find_shards(timeout)
+        return self.endpoint(name)
+
     def _ttl(self, category: str) -> int | None:
         """Return a category's TTL. A category of another release, unknown here, lives as long as the session."""
         known = self.table.categories.get(category)

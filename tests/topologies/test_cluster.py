@@ -97,10 +97,31 @@ def test_the_doctor_looks_at_every_shard(app: Flask, cluster: Cluster) -> None:
     node = cluster.primary(0)
     cluster.says(node, "ACL", "SETUSER", "default", "-cluster|info")
     try:
-        answer = app.test_cli_runner().invoke(langpont, ["doctor", "--only", "redis-rights"])
+        lacking = doctor(app, "redis-rights")
     finally:
         cluster.says(node, "ACL", "SETUSER", "default", "+cluster|info")
-    assert "primary:1: default lacks +cluster|info" in answer.output
+    assert "primary:1: default lacks +cluster|info" in lacking
+
+
+def doctor(app: Flask, check: str) -> str:
+    """Return what one check of the doctor prints."""
+    return app.test_cli_runner().invoke(langpont, ["doctor", "--only", check]).output
+
+
+def test_a_node_under_a_url_of_no_cluster_is_an_outage_that_is_named(
+    cluster: Cluster, make_app: MakeApp, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Sessions of other nodes' slots are served from this host's copy meanwhile, and no write is lost."""
+    node = cluster.primary(0)
+    app = make_app(REDIS_URL=f"redis://127.0.0.1:{node.port}/0")
+    visitors = [app.test_client() for _ in range(9)]
+    for number, visitor in enumerate(visitors):
+        visitor.post("/login/7")
+        visitor.post("/set", json={"input_text": f"text {number}"})
+    said = "is a node of a cluster: write redis+cluster:// or rediss+cluster:// in LANGPONT_SESSION_REDIS_URL"
+    wait_until(lambda: said in caplog.text, "the cause")
+    found = [visitor.get("/get/input_text").get_json()["value"] for visitor in visitors]
+    assert found == [f"text {number}" for number in range(9)]
 
 
 def test_while_the_primary_is_away_its_replica_is_read(cluster: Cluster, make_app: MakeApp) -> None:
@@ -162,6 +183,7 @@ def test_an_application_starts_before_its_cluster(cluster: Cluster, make_app: Ma
     """No node answers at start: it serves, signs in and keeps what is written, and is well when the nodes are there."""
     cluster.kill()
     app = make_app(REDIS_URL=cluster.url)
+    assert "primary: unreachable (refuses connections)" in doctor(app, "stores")
     visitor: Any = app.test_client()
     visitor.cookie = cookie_of(visitor.post("/login/7"))
     assert visitor.cookie
@@ -308,4 +330,4 @@ def test_a_store_whose_shards_are_found_while_it_fails_is_told_of(app: Flask, ca
     wait_until(lambda: {store for store, _ in health.breakers} >= {"primary:1", "primary:2"}, "the shards")
     health.arrange("primary", [""])
     health.failed(StoreError("primary", ErrorClass.UNREACHABLE, "NotDiscoveredYet", timed_out=True), READ)
-    assert "session store primary (its shards have changed) is lost for reads and writes" in caplog.text
+    assert "session store primary (its shards are not known) is lost for reads and writes" in caplog.text

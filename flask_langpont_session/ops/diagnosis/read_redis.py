@@ -38,7 +38,7 @@ def read_servers(backend: Backend) -> dict[str, Server | Unknown]:
 
 def _read(backend: Backend, name: str) -> Server | Unknown:
     try:
-        endpoint = backend.endpoint(name)
+        endpoint = backend.find(name, PATIENCE)
         # What this host knows of the servers is the workers' business, and a file that is made would be this user's.
         with endpoint.server_identity.alone():
             return _server(backend, endpoint)

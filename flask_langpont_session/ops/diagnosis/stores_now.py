@@ -56,9 +56,7 @@ def _ask(backend: Backend, name: str, asker: str, timeout: float) -> float:
         began = time.perf_counter()
         backend.database.probe(timeout)
         return time.perf_counter() - began
-    if role_of(name) == PRIMARY:
-        backend.primary.find_shards(timeout)
-    endpoint = backend.endpoint(name)
+    endpoint = backend.find(name, timeout)
     # What this host knows of the servers is the workers' business, and a file that is made would be this user's.
     with endpoint.server_identity.alone():
         if role_of(name) == PRIMARY:

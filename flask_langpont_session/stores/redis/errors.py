@@ -14,7 +14,7 @@ from msgspec import MsgspecError
 from redis import exceptions as driver
 
 from ...policy import causes
-from ...policy.errors import ErrorClass, StoreError
+from ...policy.errors import ErrorClass, StoreError, shard_of
 
 
 def _newer(name: str) -> tuple[type[Exception], ...]:
@@ -58,14 +58,19 @@ BY_CODE: Mapping[str, ErrorClass] = {
     "CLUSTERDOWN": ErrorClass.UNREACHABLE,
 }
 
-# What remains is told apart by what the text says behind the code.
-_BY_TEXT: tuple[tuple[str, ErrorClass], ...] = (
-    ("No connection available", ErrorClass.LOCAL),  # a pool of redis-py's is used up: a plain ConnectionError
-    ("max number of clients reached", ErrorClass.UNREACHABLE),
-)
+# What a server says, behind the code, to each connection that it does not serve.
+_UNSERVED: Mapping[str, str] = {
+    "max number of clients reached": causes.USED_UP,
+    "cluster support disabled": causes.NO_CLUSTER,
+    "SELECT is not allowed in cluster mode": causes.CLUSTER_NODE,
+    "DB index is out of range": causes.NO_SUCH_NUMBER,
+}
+
+# A pool of redis-py's is used up: a plain ConnectionError.
+_POOL_IS_USED_UP = "No connection available"
 
 # A node says this of a slot that no shard has. It is well, although its code says that it is not.
-_UNSERVED = "Hash slot not served"
+_HOMELESS = "Hash slot not served"
 
 # TLS, as `reason` or, where OpenSSL leaves that out, the text says it. An alert or a file of ours is about the identity
 # of a peer, unless the network garbled something: those are told apart by the second list.
@@ -94,6 +99,7 @@ _RIGHTS = "see Rights in Redis in the documentation's page on configuration"
 _NO_PASSWORD = ("Authentication required", "HELLO must be called with the client already authenticated")
 _WRONG_PASSWORD = ("invalid username-password pair", "invalid password")
 
+# A pipeline puts the command, with keys and values, before the text.
 _PIPELINE = " of pipeline caused error: "
 
 
@@ -109,28 +115,34 @@ def is_known(error: Exception) -> bool:
 
 def is_full(error: Exception) -> bool:
     """Return whether the server has as many clients as it takes."""
-    return "max number of clients reached" in str(error)
+    return _why_unserved(error) == causes.USED_UP
+
+
+def _why_unserved(error: Exception) -> str | None:
+    """Return why a server serves no such connection, for people; None: the error is not about that."""
+    text = _text(error)
+    return next((cause for says, cause in _UNSERVED.items() if says in text), None)
 
 
 def _known(error: Exception) -> ErrorClass | None:
-    if isinstance(error, driver.ClusterDownError) and _UNSERVED in str(error):
+    if isinstance(error, driver.ClusterDownError) and _HOMELESS in str(error):
         return ErrorClass.TOPOLOGY
     for types, error_class in _BY_TYPE:
         if isinstance(error, types):
             return error_class
-    # A pipeline puts the command, with keys and values, before the text.
-    text = str(error).rpartition(_PIPELINE)[2]
+    text = _text(error)
     code = getattr(error, "status_code", None) or text.partition(" ")[0]
     if isinstance(error, driver.RedisError) and code in BY_CODE:
         return BY_CODE[code]
+    if _why_unserved(error):
+        return ErrorClass.UNREACHABLE
     if isinstance(error, driver.ResponseError):
         if text.removeprefix("ERR ").startswith("ACL failure"):  # a right that is missing to a command inside a script
             return ErrorClass.IDENTITY_REFUSED
         # The server is well; what it was asked to run is not.
         return ErrorClass.LOCAL if code == "ERR" and "script" in text else None
-    for says, error_class in _BY_TEXT:
-        if says in text:
-            return error_class
+    if _POOL_IS_USED_UP in text:
+        return ErrorClass.LOCAL
     if isinstance(error, (driver.ConnectionError, OSError)):
         return ErrorClass.IDENTITY_REFUSED if _refused_by_tls(error) else ErrorClass.UNREACHABLE
     return None
@@ -148,9 +160,14 @@ def _refused_by_tls(error: BaseException) -> str | None:
     return None
 
 
+def _text(error: Exception) -> str:
+    """Return what the server said."""
+    return str(error).rpartition(_PIPELINE)[2]
+
+
 def _missing_right(error: Exception) -> str | None:
     """Return what the user may not do, for people; None: the error is not about that."""
-    text = str(error).rpartition(_PIPELINE)[2]
+    text = _text(error)
     if found := _NO_RIGHT.search(text):
         return f"right: +{found[1]} is missing; {_RIGHTS}"
     if _NO_KEY.search(text):
@@ -172,8 +189,8 @@ def _refused_identity(error: Exception) -> str | None:
 
 def _why_unreachable(error: Exception) -> str | None:
     """Return why no connection could be made, for people; None: the error does not say."""
-    if is_full(error):
-        return causes.USED_UP
+    if unserved := _why_unserved(error):
+        return unserved
     for cause in _causes(error):
         if isinstance(cause, socket.gaierror):
             return causes.NO_NAME
@@ -194,7 +211,9 @@ def translate(store: str, error: Exception, *, sent: bool = False) -> StoreError
     :param sent: the command had left: unless the server itself refused it, it may have been done.
     """
     if isinstance(error, driver.AskError):  # MovedError is one, too
-        return Redirected(store, error)
+        if shard_of(store):
+            return Redirected(store, error)
+        return StoreError(store, ErrorClass.UNREACHABLE, causes.CLUSTER_NODE)
     timed_out = isinstance(error, (driver.TimeoutError, TimeoutError))
     refused = isinstance(error, (driver.ResponseError, driver.BusyLoadingError, driver.AuthenticationError))
     error_class = classify(error)

@@ -57,7 +57,8 @@ def test_one_line_says_that_a_store_is_lost(desk: Desk) -> None:
     assert desk.said() == [
         "session store primary (primary.example:1) is lost for reads and writes: unreachable (no answer within "
         "250 ms); does not answer: its server hangs, is busy (SLOWLOG GET, its processor, swap), or something on the "
-        "way drops what is sent (a security group, a firewall); or LANGPONT_SESSION_REDIS_URL is not its address; see "
+        "way drops what is sent (a security group, a firewall); or LANGPONT_SESSION_REDIS_URL is not its address, or "
+        "says rediss:// of a server without TLS; see "
         "docs/operations.md#redis-connection-failed. Level 2 local_cache: what 2 gives"
     ]
 

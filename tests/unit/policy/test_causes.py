@@ -21,8 +21,13 @@ U, B, W, A, N = (
 )
 
 CURES = [
-    ("primary", U, "ConnectionError", "check that LANGPONT_SESSION_REDIS_URL is right"),
-    ("replica:2", U, "ConnectionError", "check that LANGPONT_SESSION_REPLICA_URL is right, that its server runs"),
+    ("primary", U, "ConnectionError", "LANGPONT_SESSION_REDIS_URL is right (host, port, redis:// or rediss://), that"),
+    ("replica:2", U, "ConnectionError", "check that LANGPONT_SESSION_REPLICA_URL is right"),
+    ("primary", U, "is no cluster", "write redis:// or rediss:// in LANGPONT_SESSION_REDIS_URL, in place of"),
+    ("replica", U, "is a node of a cluster", "write redis+cluster:// or rediss+cluster:// in LANGPONT_SESSION_REPLICA"),
+    ("primary", U, "has no database of that number", "correct the number at the end of LANGPONT_SESSION_REDIS_URL"),
+    ("primary", U, "InvalidResponse", "its server speaks TLS: write rediss://"),
+    ("primary", U, "TimeoutError", "or says rediss:// of a server without TLS"),
     ("primary", U, "no answer within 250 ms", "its server hangs, is busy (SLOWLOG GET"),
     ("replica", U, "Promoted", "have LANGPONT_SESSION_REPLICA_URL name the reader endpoint, or leave it out"),
     ("replica", U, "TimeoutError", "or LANGPONT_SESSION_REPLICA_URL is not its address"),

@@ -6,7 +6,7 @@ import pytest
 
 from flask_langpont_session import events
 from flask_langpont_session.ops.alerts.conditions import Conditions
-from flask_langpont_session.policy.causes import EMPTIED, OTHER_CLOCK
+from flask_langpont_session.policy.causes import EMPTIED, OTHER_CLOCK, cause_of
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.health import READ, WRITE, Health
 
@@ -96,7 +96,7 @@ def test_details_say_store_cause_and_level(process: Process) -> None:
     process.lose("primary")
     process.lose("replica")
     found = process.conditions.look()
-    cure = "check that LANGPONT_SESSION_REDIS_URL is right, that its server runs and that it can be reached from here"
+    cure = cause_of(StoreError("primary", ErrorClass.UNREACHABLE, "Test")).does
     assert found["redis-connection-failed"] == {"store": "primary", "cause": "unreachable", "cure": cure}
     assert found["level-fallback"] == {"level": 2}
     process.now += 1801

@@ -10,6 +10,7 @@ import pytest
 from redis import exceptions as driver
 from redis.sentinel import MasterNotFoundError, SlaveNotFoundError
 
+from flask_langpont_session.policy.causes import CLUSTER_NODE, NO_CLUSTER, NO_SUCH_NUMBER
 from flask_langpont_session.policy.errors import HEALTH_CLASSES, ErrorClass, StoreError
 from flask_langpont_session.stores.redis.errors import BY_CODE, classify, is_full, is_known, translate
 
@@ -200,13 +201,31 @@ def test_each_class_has_an_example() -> None:
 def test_a_translated_error_has_no_text_of_the_driver(error: Exception, expected: ErrorClass) -> None:
     """It may quote keys and values; the name of its class is enough to look it up. Its class goes by type where the
     driver has one (its subclasses are not what their names say), else by the code."""
-    translated = translate("primary", error)
-    assert (translated.store, translated.error_class) == ("primary", expected)
+    translated = translate("primary:1", error)
+    assert (translated.store, translated.error_class) == ("primary:1", expected)
     if not any(sign in translated.cause for sign in ("certificate", "TLS", "right", "password", "no connection left")):
         assert translated.cause == type(error).__name__
-    assert str(translated) == f"primary: {expected.name.lower().replace('_', ' ')} ({translated.cause})"
+    assert str(translated) == f"primary:1: {expected.name.lower().replace('_', ' ')} ({translated.cause})"
     assert "secret" not in str(translated)
     assert translated.timed_out == isinstance(error, (driver.TimeoutError, TimeoutError))
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (driver.ResponseError("DB index is out of range"), NO_SUCH_NUMBER),
+        (driver.ResponseError("ERR SELECT is not allowed in cluster mode"), CLUSTER_NODE),
+        (driver.MovedError("3999 127.0.0.1:6381"), CLUSTER_NODE),
+        (driver.ResponseError("This instance has cluster support disabled"), NO_CLUSTER),
+    ],
+    ids=label,
+)
+def test_an_address_of_another_kind_of_server_is_told(error: Exception, cause: str) -> None:
+    """The store is unreachable as long as the setting says so; a text that a pipeline quotes is the application's."""
+    translated = translate("primary", error)
+    assert (translated.error_class, translated.cause, translated.sent) == (U, cause, False)
+    quoted = driver.ResponseError(f"Command # 1 (HSET ui {error}) of pipeline caused error: something new")
+    assert translate("primary", quoted).cause == "ResponseError"
 
 
 @pytest.mark.parametrize(
