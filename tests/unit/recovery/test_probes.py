@@ -359,9 +359,8 @@ class LateProcess:
         backend = SimpleNamespace(
             health=self.health,
             settings=SimpleNamespace(slow=0.1, redis_timeout=2.0, database_timeout=4.0, key_prefix="session"),
-            primary=SimpleNamespace(find_shards=lambda timeout: None),
             database=self,
-            endpoint=lambda name: self,
+            find=lambda name, timeout: self,
         )
         lag = SimpleNamespace(
             clock=lambda: self.now,
