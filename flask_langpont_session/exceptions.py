@@ -49,7 +49,7 @@ class SessionValueError(LangPontSessionError):
     :param path: the place inside the value; without the keys of nested dicts, which may be personal.
     """
 
-    _cure = "docs/flask.md#values says what can be"
+    _cure = "store an id, or plain data (docs/flask.md#values)"
 
     def __init__(self, key: object, reason: str, path: str = "") -> None:
         self.key = key

@@ -277,7 +277,7 @@ def _meaning(settings: Settings, key: str) -> str:
     if key in settings.privilege_key_patterns:
         return "a right: every change of it needs the database"
     if settings.table.feature_of(key).category == AUTH:
-        return "data: of a signed-in user in the database, of a visitor in Redis alone"
+        return "data: a user's in the database, or in this host's journal while that is away; a visitor's in Redis"
     if not settings.table.is_unclaimed(key):
         return "data, in Redis alone"
     advice = identity_advice(key).rstrip(" .")
