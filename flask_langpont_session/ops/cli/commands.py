@@ -30,13 +30,14 @@ from ..diagnosis.stores_now import StoreAnswer
 from ..diagnosis.watching import Watcher
 from .doctor import doctor
 from .drill import drill
+from .footprint import footprint
 from .iam_token import iam_token
 from .purge import purge
 from .sessions import sessions
 from .watch import watch
 from .words import ALL_FEATURES, age_of, counted, fitting, folded, waiting_as_json, what_waits
 
-for command in (doctor, drill, iam_token, purge, sessions, watch):
+for command in (doctor, drill, footprint, iam_token, purge, sessions, watch):
     langpont.add_command(command)
 
 JOURNAL = "journal"
@@ -224,6 +225,7 @@ IN_SHORT = {
     "purge": "Delete the rows of sessions that are over",
     "alert-test": "Send a test message to each topic of ALERT_TOPICS",
     "iam-token": "Print a token for another client of ElastiCache",
+    "footprint": "List the tables, keys and files that the package keeps",
 }
 """The commands in the order in which one needs them, as the help lists them."""
 
