@@ -23,7 +23,7 @@ TUTORIAL, SHOP = DOCS / "tutorial" / "shop.md", DOCS / "tutorial" / "shop.py"
 
 ABOUT_THE_SHOP = [
     DOCS / "keys.md",
-    *(DOCS / "how-to" / f"{name}.md" for name in ("test", "revoke", "data-is-gone")),
+    *(DOCS / "how-to" / f"{name}.md" for name in ("test", "revoke", "data-is-gone", "remove")),
 ]
 """Pages whose commands are run beside the shop. Where they are about hanako, hanako is signed in there."""
 

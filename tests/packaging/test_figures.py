@@ -81,4 +81,4 @@ def test_functions_stay_short() -> None:
 def test_the_operators_wing_stays_small() -> None:
     """It has 7,500 lines at most: an addition takes the place of something."""
     sources = (figures.PACKAGE / "ops").rglob("*.py")
-    assert sum(len(source.read_text(encoding="utf-8").splitlines()) for source in sources) <= 7520
+    assert sum(len(source.read_text(encoding="utf-8").splitlines()) for source in sources) <= 7500

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from ...stores.host.journal import Summary, Waiting
 from ...stores.host.opening import archive, path_of, unread
 from ...stores.host.summary import together
 from ...stores.sql.dialects import file_of, place_of
+from ...stores.sql.tables import SESSIONS, USERS
 from ..diagnosis.facts import MAKE_ROOM
 from ..diagnosis.findings import Unknown
 from ..diagnosis.read_host import features_of_workers, file_at
@@ -30,14 +32,13 @@ from ..diagnosis.stores_now import StoreAnswer
 from ..diagnosis.watching import Watcher
 from .doctor import doctor
 from .drill import drill
-from .footprint import footprint
 from .iam_token import iam_token
 from .purge import purge
 from .sessions import sessions
 from .watch import watch
 from .words import ALL_FEATURES, age_of, counted, fitting, folded, waiting_as_json, what_waits
 
-for command in (doctor, drill, footprint, iam_token, purge, sessions, watch):
+for command in (doctor, drill, iam_token, purge, sessions, watch):
     langpont.add_command(command)
 
 JOURNAL = "journal"
@@ -213,6 +214,20 @@ def explain(key: str | None, all_features: bool) -> None:
         )
 
 
+@langpont.command("footprint")
+@with_appcontext
+def footprint() -> None:
+    """List what a removal has to delete: tables, keys of Redis, paths of this host. Asks no store."""
+    backend = state_of().backend
+    url = backend.database.engine.url
+    for table in (SESSIONS, USERS):
+        click.echo(f"table  {table.name} ({place_of(url)})")
+    click.echo(f"keys   {backend.settings.key_prefix}:* (of LANGPONT_SESSION_REDIS_URL)")
+    for place in (Path(file).resolve() for file in (file_of(url), backend.journal.file.path) if file):
+        for path in sorted(place.parent.glob(f"{escape(place.name)}*")):
+            click.echo(f"path   {path}")
+
+
 IN_SHORT = {
     "init-db": "Create the tables",
     "status": "Ask every store now, and say what helps",
@@ -225,7 +240,7 @@ IN_SHORT = {
     "purge": "Delete the rows of sessions that are over",
     "alert-test": "Send a test message to each topic of ALERT_TOPICS",
     "iam-token": "Print a token for another client of ElastiCache",
-    "footprint": "List the tables, keys and files that the package keeps",
+    "footprint": "List the tables, keys and files of the package",
 }
 """The commands in the order in which one needs them, as the help lists them."""
 
