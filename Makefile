@@ -19,11 +19,11 @@ demo: $(DEMO)
 	@exec $(BIN)/python -m lab
 
 # Everything that CI runs, for two cores: what uses only one has others beside it. Tests wait for servers most of the time
-# (on two idle cores five processes take 371 s, seven 317 s), so that one process begins with those that compute:
-# tests/support/turns.py.
+# (four processes leave an eighth of two cores idle, five a twentieth, and a sixth gains nothing), so that one process
+# begins with those that compute: tests/support/turns.py.
 test: environments
 	$(MAKE) --jobs=3 --output-sync=target check small-suites lowest
-	$(BIN)/python -m pytest -n 6 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 5 --dist loadfile --no-loadscope-reorder
 
 # The part without servers: seconds, for the edit loop.
 unit: $(INSTALLED)
