@@ -580,6 +580,7 @@ def test_a_postgresql_that_takes_no_writes(make: Make, primary: Valkey, role: st
     assert outcome(make(REDIS_URL=primary.url, DATABASE_URL=read_only), "database-writes")[0] == "failure"
 
 
+@pytest.mark.usefixtures("on_time")
 def test_a_sqlite_file_that_another_process_has_locked(make: Make, primary: Valkey, sqlite_url: str) -> None:
     """It is read as ever, and takes no write; what is written to see that is gone afterwards."""
     app = make(REDIS_URL=primary.url)
