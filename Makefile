@@ -7,39 +7,59 @@ INSTALLED := $(VENV)/.installed
 # The processes of a test run share what Python and pytest have compiled: else each of them does it anew, three times in
 # `make unit`, and that is a sixth of all its work.
 unexport PYTHONDONTWRITEBYTECODE
+# No test ends the host, so none needs fsync; where this is installed, tests wait for no disk.
+NO_FSYNC := $(shell command -v eatmydata)
 # Suites of other packages that take a few seconds.
 SMALL_SUITES := flask flask-login flask-wtf
 # 3.11 3.12 …
 PYTHONS := $(shell sed -n 's/.*"Programming Language :: Python :: \(3\.[0-9]*\)".*/\1/p' pyproject.toml)
 
-.PHONY: demo test unit check figures pythons pictures docs diagrams small-suites peer-suites mysqlclient lowest environments bench freshness throughput scale outage-report soak clean
+# Tests that `make check` runs, and that the rest of `make test` leaves to it.
+CHECKED := tests/packaging/test_rooms.py tests/packaging/test_typing.py tests/packaging/test_figures.py tests/docs/test_site.py
+CHECKS := style format types users-types unused untested words tests
+
+.PHONY: demo test suite unit check figures pythons pictures docs diagrams small-suites peer-suites mysqlclient lowest environments bench freshness throughput scale outage-report soak clean \
+  $(CHECKS:%=check-%)
 .DELETE_ON_ERROR:
 
 demo: $(DEMO)
 	@exec $(BIN)/python -m lab
 
-# Everything that CI runs, for two cores: what uses only one has others beside it. Tests wait for servers most of the time
-# (four processes leave an eighth of two cores idle, five a twentieth, and a sixth gains nothing), so that one process
-# begins with those that compute: tests/support/turns.py.
+# Everything that CI runs, for two cores, all of it beside each other: tests wait for servers most of the time.
 test: environments
-	$(MAKE) --jobs=3 --output-sync=target check small-suites lowest
-	$(BIN)/python -m pytest -n 5 --dist loadfile --no-loadscope-reorder
+	$(MAKE) --jobs=4 --keep-going --output-sync=target suite check small-suites lowest
+
+# Files that compute come first, to one of the processes, and the smallest files last: tests/support/turns.py. The plus
+# has make show the dots as they come.
+suite: $(INSTALLED)
+	+$(NO_FSYNC) $(BIN)/python -m pytest -n 5 --dist loadfile --no-loadscope-reorder $(CHECKED:%=--ignore=%)
 
 # The part without servers: seconds, for the edit loop.
 unit: $(INSTALLED)
-	$(BIN)/python -m pytest -n 3 --dist worksteal tests/unit
+	$(NO_FSYNC) $(BIN)/python -m pytest -n 3 --dist worksteal tests/unit
 
-# What needs no test run: style, types (also those that a user's application sees, by both type checkers), code that
-# nothing uses (or nothing but tests), words that the project does not use any more, and which folder imports which.
+# What is checked by reading: style, types (also those that a user's application sees, by both type checkers), code that
+# nothing uses (or nothing but tests), words that the project does not use any more, which folder imports which, the
+# figures' bounds, and the site. All of it runs, and each failure is listed at the end.
 check: $(INSTALLED)
+	@$(MAKE) --no-print-directory --keep-going $(CHECKS:%=check-%)
+
+check-style:
 	$(BIN)/ruff check .
+check-format:
 	$(BIN)/ruff format --check .
+check-types:
 	$(BIN)/mypy
+check-users-types:
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
+check-unused:
 	$(BIN)/vulture
+check-untested:
 	$(BIN)/vulture flask_langpont_session tests/typing
+check-words:
 	$(BIN)/python -m tools.words
-	$(BIN)/python -m pytest -q -p no:cacheprovider tests/packaging/test_rooms.py tests/packaging/test_typing.py
+check-tests:
+	$(BIN)/python -m pytest -q -p no:cacheprovider $(CHECKED)
 
 # How easy the package is to read, and how easy it was.
 figures: $(INSTALLED)
